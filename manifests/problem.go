@@ -1,0 +1,72 @@
+package manifests
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Position is a place in a manifest file. Line and Column count from 1; 0 means "not known", as for a
+// problem of the file as a whole.
+type Position struct {
+	File   string `json:"file"`
+	Line   int    `json:"line,omitempty"`
+	Column int    `json:"column,omitempty"`
+}
+
+// String prints file, file:line or file:line:column, whichever is known.
+func (p Position) String() string {
+	switch {
+	case p.Line == 0:
+		return p.File
+	case p.Column == 0:
+		return fmt.Sprintf("%s:%d", p.File, p.Line)
+	}
+	return fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Column)
+}
+
+// Severity tells whether a problem keeps a manifest from being accepted.
+type Severity string
+
+const (
+	// Error keeps every realm that the file names or contributed to at its accepted state.
+	Error Severity = "error"
+	// Warning names something that is ignored or risky; the manifest is carried out all the same.
+	Warning Severity = "warning"
+)
+
+// Problem is one thing wrong with a manifest, told to a person.
+type Problem struct {
+	Position
+	// Field is the path inside the document, such as spec.containers[0].image; empty when the whole
+	// document or file is meant.
+	Field    string   `json:"field,omitempty"`
+	Message  string   `json:"message"`
+	Severity Severity `json:"severity"`
+}
+
+// String prints file:line:column: field: message, leaving out what is not known. Warnings say so.
+func (p Problem) String() string {
+	parts := []string{p.Position.String()}
+	if p.Severity == Warning {
+		parts = append(parts, "warning")
+	}
+	if p.Field != "" {
+		parts = append(parts, p.Field)
+	}
+	return strings.Join(append(parts, p.Message), ": ")
+}
+
+// HasErrors reports whether any of the problems is an Error.
+func HasErrors(problems []Problem) bool {
+	return slices.ContainsFunc(problems, func(p Problem) bool { return p.Severity == Error })
+}
+
+// SortProblems orders problems by place, so that output is the same at every run.
+func SortProblems(problems []Problem) {
+	slices.SortStableFunc(problems, func(a, b Problem) int {
+		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column),
+			cmp.Compare(a.Field, b.Field), cmp.Compare(a.Message, b.Message))
+	})
+}
