@@ -1,0 +1,172 @@
+package state
+
+import "time"
+
+// DeletionPolicy says what goes with a realm when it is removed.
+type DeletionPolicy string
+
+// The deletion policies. Containers of ours go in both cases.
+const (
+	DeletePolicy DeletionPolicy = "Delete" // images of ours and, when nothing is left in it, the namespace
+	RetainPolicy DeletionPolicy = "Retain" // images and namespace stay
+)
+
+// ManagedBy tells which of our commands answers for a namespace.
+type ManagedBy string
+
+// Realm is one realm as its manifests declare it: the output of compile, and once accepted, what is kept true.
+type Realm struct {
+	Name      RealmName `json:"name"`
+	Namespace Namespace `json:"namespace"`
+	// NamespaceReason says how the namespace came about when it is not the template's: shown in status.
+	NamespaceReason string `json:"namespaceReason,omitempty"`
+	// Explicit means that spec.namespace named the namespace; then a take-over of one that already holds
+	// containers needs TakeOver.
+	Explicit bool `json:"explicit,omitempty"`
+	TakeOver bool `json:"takeOver,omitempty"`
+	// Tombstone is spec.state: Absent: the realm is removed without the guard's second look.
+	Tombstone bool           `json:"tombstone,omitempty"`
+	Deletion  DeletionPolicy `json:"deletionPolicy"`
+	// Suspended (kukeon.io/reconcile: disabled) means observe and report only.
+	Suspended bool `json:"suspended,omitempty"`
+	// KeepAlways (kukeon.io/prune: disabled) means that absence of the file never removes it.
+	KeepAlways bool              `json:"keepAlways,omitempty"`
+	Labels     map[string]string `json:"labels,omitempty"` // of the namespace
+	// Images are wanted in the namespace even when no container needs them. Sorted, no reference twice.
+	Images []Image `json:"images,omitempty"`
+	// Containers are sorted by ID.
+	Containers []Container `json:"containers"`
+	Origin     Origin      `json:"origin"`
+	// Paths are all manifest files that contributed, sorted.
+	Paths []string `json:"paths"`
+}
+
+// Image is a reference that is to be present in the namespace.
+type Image struct {
+	Ref    string     `json:"ref"` // normalised
+	Policy PullPolicy `json:"policy"`
+	Origin Origin     `json:"origin"`
+}
+
+// Container is one container of a realm.
+type Container struct {
+	ID   ContainerID `json:"id"`
+	Name string      `json:"name"` // the id in the manifest; equal to ID for inline containers
+	Spec Spec        `json:"spec"`
+	// Suspended and KeepAlways are the container's own annotations; the realm's apply as well.
+	Suspended  bool   `json:"suspended,omitempty"`
+	KeepAlways bool   `json:"keepAlways,omitempty"`
+	Origin     Origin `json:"origin"`
+	// Lines tells where each field of the field table stands in the manifest, for reasons.
+	Lines map[string]int `json:"lines,omitempty"`
+}
+
+// FieldOrigin is where a field of the field table stands; the container itself when the field is not written.
+func (c Container) FieldOrigin(field string) Origin {
+	o := c.Origin
+	if line, ok := c.Lines[field]; ok {
+		o.Line = line
+	}
+	return o
+}
+
+// Find returns the container with the id.
+func (r Realm) Find(id ContainerID) (Container, bool) {
+	for _, c := range r.Containers {
+		if c.ID == id {
+			return c, true
+		}
+	}
+	return Container{}, false
+}
+
+// Accepted is what holds now: the last files that were accepted, and what they took away that is not gone yet.
+// It is a value; accept makes the next one, store keeps it.
+type Accepted struct {
+	Realms map[RealmName]AcceptedRealm `json:"realms"`
+	// Removals lists what was accepted for removal and is not gone yet.
+	Removals []Removal `json:"removals,omitempty"`
+	// Guard is the history of the guard's window.
+	Guard []GuardEntry `json:"guard,omitempty"`
+	// Absences are disappearances seen once, waiting for a second scan that agrees.
+	Absences []Absence `json:"absences,omitempty"`
+	// Holds are removals that wait for a person.
+	Holds []Hold `json:"holds,omitempty"`
+	// Root is the identity of the manifest directory at the last accepted scan.
+	Root RootIdentity `json:"root"`
+	// Scanned reports whether a complete scan was ever accepted.
+	Scanned bool `json:"scanned"`
+}
+
+// AcceptedRealm is a realm as accepted.
+type AcceptedRealm struct {
+	Realm
+	// Generation counts accepted changes of meaning; it never falls, not even over the loss of the store.
+	Generation int64     `json:"generation"`
+	AcceptedAt time.Time `json:"acceptedAt"`
+	// Frozen tells why newer files are not accepted; empty when they are. It names file:line.
+	Frozen string `json:"frozen,omitempty"`
+	// Withheld names the .skip or .bak file beside the realm's missing manifest: suspended, nothing is removed.
+	Withheld string `json:"withheld,omitempty"`
+}
+
+// Removal is one entry of the removal list. It leaves the list only when containerd answers NotFound or a manifest
+// declares the object again.
+type Removal struct {
+	Realm     RealmName `json:"realm"`
+	Namespace Namespace `json:"namespace"`
+	// Container is the object; empty means the whole realm: everything of ours in the namespace, then the
+	// namespace itself.
+	Container ContainerID    `json:"container,omitempty"`
+	Deletion  DeletionPolicy `json:"deletionPolicy"`
+	At        time.Time      `json:"at"`
+	Why       string         `json:"why"` // shown as the reason of the operations
+	// Spec is the last accepted spec, for its stop settings; nil for realms.
+	Spec *Spec `json:"spec,omitempty"`
+}
+
+// GuardEntry is one scan inside the guard's window.
+type GuardEntry struct {
+	At      time.Time   `json:"at"`
+	Before  int         `json:"before"` // realms accepted before that scan
+	Removed []RealmName `json:"removed,omitempty"`
+}
+
+// Absence is something that vanished from the files and waits for a second scan that agrees.
+type Absence struct {
+	Realm     RealmName   `json:"realm"`
+	Container ContainerID `json:"container,omitempty"`
+	Since     time.Time   `json:"since"`
+	// Fingerprint of the directory when it was first seen missing.
+	Fingerprint string `json:"fingerprint"`
+}
+
+// Hold is a set of removals that waits for `confirm ID`.
+type Hold struct {
+	ID     string      `json:"id"`
+	Realms []RealmName `json:"realms"`
+	Since  time.Time   `json:"since"`
+	Why    string      `json:"why"`
+}
+
+// RootIdentity tells one manifest directory from another put in its place.
+type RootIdentity struct {
+	Device uint64 `json:"device"`
+	Inode  uint64 `json:"inode"`
+	// Links are the symlinks on the path and their text: when these changed with the directory, somebody
+	// pointed us elsewhere on purpose.
+	Links []string `json:"links,omitempty"`
+}
+
+// Suspension is a person's `suspend`: no write to the object until it ends.
+type Suspension struct {
+	Realm     RealmName   `json:"realm"`
+	Container ContainerID `json:"container,omitempty"` // empty: the whole realm
+	Until     time.Time   `json:"until,omitzero"`      // zero: until resumed
+	Reason    string      `json:"reason,omitempty"`
+	By        string      `json:"by,omitempty"`
+	At        time.Time   `json:"at"`
+}
+
+// Active reports whether the suspension holds at the time.
+func (s Suspension) Active(now time.Time) bool { return s.Until.IsZero() || now.Before(s.Until) }
