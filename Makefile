@@ -10,7 +10,6 @@ VERSION      ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo
 BINARY    := bin/kukeon-reconciler
 TOOLS     := bin/tools
 GOLANGCI  := $(TOOLS)/golangci-lint
-UNITS     := packaging/systemd/kukeon-reconciler.service packaging/systemd/kukeon-reconciler-logd.service
 # What make test-race looks at: the packages that decide, and the ones with goroutines of their own.
 RACE_PKGS := ./manifests/... ./internal/... ./controllers/...
 # Without cgo the same source gives the same binary on every host, with or without a C compiler. The version comes
