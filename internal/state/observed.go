@@ -109,6 +109,8 @@ type ObservedImage struct {
 	Owner  Owner  // empty when somebody else made the record
 	// Unpacked reports whether a snapshot of it can be prepared right now.
 	Unpacked bool
+	// Incomplete means that content of it is missing: it cannot be unpacked, only pulled or imported again.
+	Incomplete bool
 	// LookedUp is when this process last asked the registry about the tag; zero when never.
 	LookedUp time.Time
 }

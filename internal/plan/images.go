@@ -1,0 +1,46 @@
+package plan
+
+import (
+	"fmt"
+	"time"
+
+	"kukeon.io/kukeon-reconciler/internal/state"
+)
+
+// imageFor plans the image of a container that is about to be made, and reports whether it is ready. The
+// container waits otherwise.
+func (d *differ) imageFor(c state.Container) bool {
+	if d.image(c.Spec.Image, c.Spec.PullPolicy, c.FieldOrigin("image"), true) {
+		return true
+	}
+	d.wait(containerObject(c.ID), "image "+c.Spec.Image, time.Time{})
+	return false
+}
+
+// image plans that a reference is present and unpacked, once per pass, and reports whether it is. A tag with
+// policy Always is looked up again when a container is about to be made of it; a local image suffices when that
+// fails.
+func (d *differ) image(ref string, policy state.PullPolicy, origin state.Origin, making bool) bool {
+	if ready, seen := d.images[ref]; seen && (ready || policy != state.PullAlways) {
+		return ready
+	}
+	i, there := d.have.FindImage(ref)
+	usable := there && i.Unpacked
+	stale := making && policy == state.PullAlways && (i.LookedUp.IsZero() || d.now.Sub(i.LookedUp) > state.ImageFresh)
+	d.images[ref] = usable && !stale
+	switch {
+	case usable && !stale:
+	case usable:
+		d.do(Pull{base{Reason{ReasonRefresh, "imagePullPolicy Always: the tag is looked up", origin}}, ref, true})
+	case there && !i.Incomplete:
+		d.do(Unpack{base{Reason{ReasonMissing, "image is there and not unpacked", origin}}, ref})
+	case policy == state.PullNever:
+		d.wait(Object{ImageObject, ref}, fmt.Sprintf("an import (imagePullPolicy Never): `ctr -n %s images import FILE`",
+			d.want.Realm.Namespace), time.Time{})
+	case there:
+		d.do(Pull{base{Reason{ReasonDrift, "content of the image is missing", origin}}, ref, false})
+	default:
+		d.do(Pull{base{Reason{ReasonMissing, "image missing", origin}}, ref, false})
+	}
+	return d.images[ref]
+}

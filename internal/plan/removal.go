@@ -1,0 +1,106 @@
+package plan
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"kukeon.io/kukeon-reconciler/internal/state"
+)
+
+// removeRealm plans the next steps of a removal that was accepted: containers of ours, then images of ours, then
+// what operations left, then the namespace. The removal has ended when our stamp is off the namespace or the
+// namespace is gone.
+func (d *differ) removeRealm() {
+	ns := Object{NamespaceObject, string(d.want.Realm.Namespace)}
+	owner, realm := d.have.OwnedBy()
+	if !d.have.Exists || owner != d.have.Owner || realm != d.want.Realm.Name {
+		d.plan.Gone = !d.running(ns)
+		return
+	}
+	if d.waitIfRunning(ns) {
+		return
+	}
+	foreignContent := d.removeContainers()
+	if d.ours() {
+		d.wait(ns, "the end of its containers", time.Time{})
+		return
+	}
+	foreignContent = append(foreignContent, d.removeImages()...)
+	d.leftovers()
+	if len(d.plan.Operations) > 0 || len(d.plan.Waits) > 0 {
+		return
+	}
+	if len(foreignContent) == 0 && d.want.Realm.Deletion != state.RetainPolicy {
+		d.do(DeleteNamespace{base{Reason{Code: ReasonRemoved, Text: d.want.Why}}, d.want.Realm.Namespace})
+		return
+	}
+	why := Reason{Code: ReasonRemoved, Text: d.want.Why + "; deletionPolicy Retain: images and namespace stay"}
+	if d.want.Realm.Deletion != state.RetainPolicy {
+		why = Reason{Code: ReasonForeignKeep, Text: fmt.Sprintf("%s; the namespace stays, for it holds what is not ours: %s and %d more",
+			d.want.Why, foreignContent[0], len(foreignContent)-1)}
+		if len(foreignContent) == 1 {
+			why.Text = fmt.Sprintf("%s; the namespace stays, for it holds what is not ours: %s", d.want.Why, foreignContent[0])
+		}
+	}
+	d.do(ReleaseNamespace{base{why}, d.want.Realm.Namespace, d.stamps()})
+}
+
+// removeContainers plans the end of every container of ours, and returns what is not ours.
+func (d *differ) removeContainers() (foreignContent []string) {
+	for _, o := range d.have.Containers {
+		obj := containerObject(o.ID)
+		_, listed := d.want.Removals[o.ID]
+		switch {
+		case d.waitIfRunning(obj):
+		case o.Unreadable != "":
+			d.leave(obj, ReasonUnknown, o.Unreadable)
+		case o.Recorded && o.Owner() != d.have.Owner, !o.Recorded && !listed:
+			d.leave(obj, ReasonNotOurs, foreign(o))
+			foreignContent = append(foreignContent, "container "+string(o.ID))
+		case d.want.SuspendedContainers[o.ID] != "":
+			d.leave(obj, ReasonSuspended, d.want.SuspendedContainers[o.ID])
+		default:
+			d.remove(o, nil, Reason{Code: ReasonRemoved, Text: d.want.Why})
+		}
+	}
+	return foreignContent
+}
+
+// ours reports whether a container of ours is still there, or being worked on.
+func (d *differ) ours() bool {
+	for obj := range d.busy.Running {
+		if obj.Kind == ContainerObject {
+			return true
+		}
+	}
+	return slices.ContainsFunc(d.have.Containers, func(o state.ObservedContainer) bool {
+		return o.Recorded && o.Owner() == d.have.Owner
+	})
+}
+
+// removeImages plans the deletion of image records of ours, and returns those that are not.
+func (d *differ) removeImages() (foreignContent []string) {
+	if d.want.Realm.Deletion == state.RetainPolicy {
+		return nil
+	}
+	for _, i := range d.have.Images {
+		obj := Object{ImageObject, i.Ref}
+		if i.Owner != d.have.Owner {
+			d.leave(obj, ReasonNotOurs, "not ours")
+			foreignContent = append(foreignContent, "image "+i.Ref)
+			continue
+		}
+		d.do(DeleteImage{base{Reason{Code: ReasonRemoved, Text: d.want.Why}}, i.Ref})
+	}
+	return foreignContent
+}
+
+// stamps are the label keys that make the namespace ours.
+func (d *differ) stamps() []string {
+	keys := []string{state.LabelManagedBy, state.LabelOwner, state.LabelRealm}
+	for k := range d.want.Realm.Labels {
+		keys = append(keys, k)
+	}
+	return slices.DeleteFunc(keys, func(k string) bool { return d.have.Labels[k] == "" })
+}
