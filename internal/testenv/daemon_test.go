@@ -174,7 +174,11 @@ func TestAnImageHasTheSameDigestByArchiveAndByRegistry(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer registry.Close()
+		t.Cleanup(func() {
+			if err := registry.Close(); err != nil {
+				t.Error(err)
+			}
+		})
 		client, err := containerd.New(d.Address, containerd.WithDefaultNamespace("kr-test-"+Suffix()))
 		if err != nil {
 			t.Fatal(err)

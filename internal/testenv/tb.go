@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -58,11 +59,11 @@ func (d *Daemon) Leftovers() []string {
 		left = append(left, err.Error())
 	}
 	found.add(d.seen)
-	paths := append(found.runc, found.cgroups...)
+	paths := slices.Concat(found.runc, found.cgroups, []string{d.Root, d.State, d.Address})
 	if d.ownDir {
 		paths = append(paths, d.Dir)
 	}
-	for _, path := range append(paths, d.Root, d.State, d.Address) {
+	for _, path := range paths {
 		if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
 			left = append(left, path)
 		}
