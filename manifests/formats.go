@@ -14,6 +14,7 @@ import (
 type format struct {
 	pattern *regexp.Regexp // nil: no pattern says it
 	check   func(string) error
+	length  uint64 // 0: no limit
 }
 
 var (
@@ -30,22 +31,22 @@ var (
 
 // formats are the rules that the types name in their tags.
 var formats = map[string]format{
-	"name":              {namePattern, checkName},
-	"namespace":         {namespacePattern, checkNamespace},
-	"image":             {nil, func(s string) error { _, err := NormalizeImage(s); return err }},
-	"path":              {absolutePattern, checkAbsolute},
-	"target":            {absolutePattern, checkTarget},
-	"device":            {devicePattern, checkDevice},
-	"user":              {userPattern, sentence(userPattern, "write uid, uid:gid, or names in their place")},
-	"env":               {envPattern, sentence(envPattern, "write K=V")},
-	"signal":            {nil, func(s string) error { _, err := ParseSignal(s); return err }},
-	"security-option":   {nil, func(s string) error { _, err := ParseSecurityOpts([]string{s}); return err }},
-	"capability":        {nil, func(s string) error { _, err := ParseCapability(s); return err }},
-	"capability-or-all": {nil, checkCapabilityOrAll},
-	"tmpfs-option":      {nil, checkTmpfsOption},
-	"bytes":             {bytesPattern, func(s string) error { _, err := ParseQuantity(s); return err }},
-	"cpus":              {cpusPattern, func(s string) error { _, err := ParseCPUs(s); return err }},
-	"mode":              {modePattern, func(s string) error { _, err := ParseMode(s); return err }},
+	"name":              {pattern: namePattern, check: checkName, length: MaxNameLength},
+	"namespace":         {pattern: namespacePattern, check: checkNamespace, length: MaxNamespaceLength},
+	"image":             {check: func(s string) error { _, err := NormalizeImage(s); return err }},
+	"path":              {pattern: absolutePattern, check: checkAbsolute},
+	"target":            {pattern: absolutePattern, check: checkTarget},
+	"device":            {pattern: devicePattern, check: checkDevice},
+	"user":              {pattern: userPattern, check: sentence(userPattern, "write uid, uid:gid, or names in their place")},
+	"env":               {pattern: envPattern, check: sentence(envPattern, "write K=V")},
+	"signal":            {check: func(s string) error { _, err := ParseSignal(s); return err }},
+	"security-option":   {check: func(s string) error { _, err := ParseSecurityOpts([]string{s}); return err }},
+	"capability":        {check: func(s string) error { _, err := ParseCapability(s); return err }},
+	"capability-or-all": {check: checkCapabilityOrAll},
+	"tmpfs-option":      {check: checkTmpfsOption},
+	"bytes":             {pattern: bytesPattern, check: func(s string) error { _, err := ParseQuantity(s); return err }},
+	"cpus":              {pattern: cpusPattern, check: func(s string) error { _, err := ParseCPUs(s); return err }},
+	"mode":              {pattern: modePattern, check: func(s string) error { _, err := ParseMode(s); return err }},
 }
 
 func sentence(pattern *regexp.Regexp, advice string) func(string) error {

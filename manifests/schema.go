@@ -32,35 +32,35 @@ const refPrefix = "#/$defs/"
 
 // definitions are the schemas of all types by name, made from the types and their tags. The decoder walks
 // manifests along them, so that what the schema promises is what the decoder does. They are not to be changed.
-var definitions = sync.OnceValue(func() jsonschema.Definitions {
+var definitions = sync.OnceValue(reflectTypes)
+
+func reflectTypes() jsonschema.Definitions {
 	reflector := jsonschema.Reflector{Anonymous: true, RequiredFromJSONSchemaTags: true}
 	defs := reflector.Reflect(&Realm{}).Definitions
 	maps.Copy(defs, reflector.Reflect(&Container{}).Definitions)
-	for _, def := range defs {
-		fillPatterns(def)
-	}
 	return defs
-})
+}
 
-// fillPatterns adds to each string with a format what a pattern can say about it.
-func fillPatterns(s *jsonschema.Schema) {
+// publish puts in the place of our own formats, which no other program knows, what a pattern can say about them.
+func publish(s *jsonschema.Schema) {
 	if s == nil {
 		return
 	}
-	if pattern := formats[s.Format].pattern; pattern != nil {
-		s.Pattern = pattern.String()
+	if f, ours := formats[s.Format]; ours {
+		if s.Format = ""; f.pattern != nil {
+			s.Pattern = f.pattern.String()
+		}
+		if f.length > 0 {
+			s.MaxLength = &f.length
+		}
 	}
-	if s.Format == "name" {
-		limit := uint64(MaxNameLength)
-		s.MaxLength = &limit
-	}
-	fillPatterns(s.Items)
+	publish(s.Items)
 	for _, one := range s.OneOf {
-		fillPatterns(one)
+		publish(one)
 	}
 	if s.Properties != nil {
 		for pair := s.Properties.Oldest(); pair != nil; pair = pair.Next() {
-			fillPatterns(pair.Value)
+			publish(pair.Value)
 		}
 	}
 }
@@ -68,10 +68,14 @@ func fillPatterns(s *jsonschema.Schema) {
 // Schema returns the JSON Schema (draft 2020-12) of one manifest document: a Realm or a Container. The output
 // is the same at every call. What JSON Schema cannot say, such as unique ids, only Decode checks.
 func Schema() ([]byte, error) {
+	defs := reflectTypes()
+	for _, def := range defs {
+		publish(def)
+	}
 	schema := jsonschema.Schema{
 		Version:     jsonschema.Version,
 		Title:       "Realm manifest of kukeon-reconciler",
-		Definitions: definitions(),
+		Definitions: defs,
 		OneOf:       []*jsonschema.Schema{{Ref: refPrefix + "Realm"}, {Ref: refPrefix + "Container"}},
 	}
 	out, err := json.MarshalIndent(&schema, "", "  ")

@@ -189,12 +189,19 @@ func ParseSignal(s string) (int, error) {
 
 const rtMin, rtMax = 34, 64 // as glibc and docker count them
 
+// realtimeOffset adds an offset such as "", "+3" or "-1" to a realtime signal; 0 means that it is none.
 func realtimeOffset(base int, offset string) int {
-	n, err := strconv.Atoi("0" + strings.TrimLeft(offset, "+-"))
-	if strings.HasPrefix(offset, "-") {
-		n = -n
+	n := 0
+	if offset != "" {
+		digits, err := strconv.ParseUint(offset[1:], 10, 8)
+		if n = int(digits); err != nil {
+			return 0
+		}
+		if offset[0] == '-' {
+			n = -n
+		}
 	}
-	if n += base; err != nil || n < rtMin {
+	if n += base; n < rtMin || n > rtMax {
 		return 0
 	}
 	return n
