@@ -54,9 +54,14 @@ type Container struct {
 	Name string      `json:"name"` // the id in the manifest; equal to ID for inline containers
 	Spec Spec        `json:"spec"`
 	// Suspended and KeepAlways are the container's own annotations; the realm's apply as well.
-	Suspended  bool   `json:"suspended,omitempty"`
-	KeepAlways bool   `json:"keepAlways,omitempty"`
-	Origin     Origin `json:"origin"`
+	Suspended  bool `json:"suspended,omitempty"`
+	KeepAlways bool `json:"keepAlways,omitempty"`
+	// Standalone means that a document of its own declares it. A realm's list that leaves a container out is
+	// intent; a document that is gone is absence.
+	Standalone bool `json:"standalone,omitempty"`
+	// Withheld names the .skip or .bak file beside the missing file that declared it: suspended, not removed.
+	Withheld string `json:"withheld,omitempty"`
+	Origin   Origin `json:"origin"`
 	// Lines tells where each field of the field table stands in the manifest, for reasons.
 	Lines map[string]int `json:"lines,omitempty"`
 }
@@ -92,8 +97,11 @@ type Accepted struct {
 	Absences []Absence `json:"absences,omitempty"`
 	// Holds are removals that wait for a person.
 	Holds []Hold `json:"holds,omitempty"`
-	// Root is the identity of the manifest directory at the last accepted scan.
+	// Root is the identity of the manifest directory at the last accepted scan; of the one before when it was
+	// replaced and what is missing since then is not settled yet.
 	Root RootIdentity `json:"root"`
+	// LastGeneration is the highest generation ever given to a realm.
+	LastGeneration int64 `json:"lastGeneration,omitempty"`
 	// Scanned reports whether a complete scan was ever accepted.
 	Scanned bool `json:"scanned"`
 }
@@ -147,6 +155,8 @@ type Hold struct {
 	Realms []RealmName `json:"realms"`
 	Since  time.Time   `json:"since"`
 	Why    string      `json:"why"`
+	// RootChanged means that the directory itself was replaced: only a person or the files' return ends it.
+	RootChanged bool `json:"rootChanged,omitempty"`
 }
 
 // RootIdentity tells one manifest directory from another put in its place.
