@@ -32,6 +32,8 @@ func (d *differ) container(c state.Container) {
 		d.leave(obj, ReasonConflict, fmt.Sprintf("%s; `adopt %s/%s` takes it over", foreign(o), d.want.Realm.Name, c.Name))
 	case o.Record == nil && o.RecordProblem == state.ErrNewerRecord.Error():
 		d.leave(obj, ReasonNewer, o.RecordProblem)
+	case o.Task.Status == state.TaskUnknown:
+		d.leave(obj, ReasonUnknown, unknownTask)
 	default:
 		d.keep(c, o)
 	}
@@ -190,8 +192,6 @@ func (d *differ) life(c state.Container, o state.ObservedContainer) {
 	started, ran := state.ParseStarted(o.Labels[state.LabelStarted])
 	switch o.Task.Status {
 	case state.TaskRunning:
-	case state.TaskUnknown:
-		d.leave(containerObject(c.ID), ReasonUnknown, unknownTask)
 	case state.TaskPaused:
 		d.do(Resume{base{Reason{ReasonDrift, "somebody paused it", c.Origin}}, c.ID})
 	case state.TaskCreated:

@@ -33,7 +33,7 @@ type differ struct {
 	now  time.Time
 	plan Plan
 
-	// images remembers which references were already looked at, and whether they are ready.
+	// images remembers for which references something is planned already.
 	images map[string]bool
 }
 
@@ -193,7 +193,7 @@ func (d *differ) do(op Operation) {
 	if d.waitIfRunning(obj) {
 		return
 	}
-	if r, ok := d.busy.RetryAt[obj]; ok && d.now.Before(r.At) {
+	if r, ok := d.busy.RetryAt[obj]; ok && r.Operation == op.String() && d.now.Before(r.At) {
 		d.wait(obj, fmt.Sprintf("another try to %s: %s", op, r.Error), r.At)
 		return
 	}

@@ -21,26 +21,30 @@ func (d *differ) imageFor(c state.Container) bool {
 // policy Always is looked up again when a container is about to be made of it; a local image suffices when that
 // fails.
 func (d *differ) image(ref string, policy state.PullPolicy, origin state.Origin, making bool) bool {
-	if ready, seen := d.images[ref]; seen && (ready || policy != state.PullAlways) {
-		return ready
-	}
 	i, there := d.have.FindImage(ref)
 	usable := there && i.Unpacked
 	stale := making && policy == state.PullAlways && (i.LookedUp.IsZero() || d.now.Sub(i.LookedUp) > state.ImageFresh)
-	d.images[ref] = usable && !stale
+	unpackable := there && !i.Incomplete
 	switch {
 	case usable && !stale:
-	case usable:
-		d.do(Pull{base{Reason{ReasonRefresh, "imagePullPolicy Always: the tag is looked up", origin}}, ref, true})
-	case there && !i.Incomplete:
-		d.do(Unpack{base{Reason{ReasonMissing, "image is there and not unpacked", origin}}, ref})
-	case policy == state.PullNever:
+		return true
+	case !usable && !unpackable && policy == state.PullNever:
 		d.wait(Object{ImageObject, ref}, fmt.Sprintf("an import (imagePullPolicy Never): `ctr -n %s images import FILE`",
 			d.want.Realm.Namespace), time.Time{})
+		return false
+	case d.images[ref]:
+		return false
+	}
+	d.images[ref] = true
+	switch {
+	case usable:
+		d.do(Pull{base{Reason{ReasonRefresh, "imagePullPolicy Always: the tag is looked up", origin}}, ref, true})
+	case unpackable:
+		d.do(Unpack{base{Reason{ReasonMissing, "image is there and not unpacked", origin}}, ref})
 	case there:
 		d.do(Pull{base{Reason{ReasonDrift, "content of the image is missing", origin}}, ref, false})
 	default:
 		d.do(Pull{base{Reason{ReasonMissing, "image missing", origin}}, ref, false})
 	}
-	return d.images[ref]
+	return false
 }

@@ -68,14 +68,16 @@ type Want struct {
 // Busy is what is already being done, and what has to wait after a failure.
 type Busy struct {
 	Running map[Object]Operation
-	// RetryAt holds back objects whose last operation failed.
+	// RetryAt holds back operations that failed.
 	RetryAt map[Object]Retry
 }
 
-// Retry is when a failed object may be tried again, and what went wrong.
+// Retry is when a failed operation may be tried again, and what went wrong. It holds back that operation only:
+// when the world has changed so that another one is due, that one is not delayed.
 type Retry struct {
-	At    time.Time
-	Error string
+	At        time.Time
+	Operation string // its printed form
+	Error     string
 }
 
 // Wait is something that cannot be done yet.
