@@ -31,6 +31,7 @@ func (d *differ) removeRealm() {
 	if len(d.plan.Operations) > 0 || len(d.plan.Waits) > 0 {
 		return
 	}
+	slices.Sort(foreignContent)
 	if len(foreignContent) == 0 && d.want.Realm.Deletion != state.RetainPolicy {
 		d.do(DeleteNamespace{base{Reason{Code: ReasonRemoved, Text: d.want.Why}}, d.want.Realm.Namespace})
 		return
