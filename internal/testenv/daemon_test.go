@@ -92,6 +92,21 @@ func TestTaskOutlivesTheDaemonAndStopLeavesNothing(t *testing.T) {
 	})
 }
 
+func TestNamespacesThatWereEmptiedLeaveNothing(t *testing.T) {
+	versions(t, func(t *testing.T, d *Daemon) {
+		namespace := namespaceWithTask(t, d)
+		ctr(t, d, namespace, "tasks", "rm", "--force", "web")
+		ctr(t, d, namespace, "containers", "rm", "web")
+		if _, err := os.Stat(filepath.Join(runcRoot, namespace)); err != nil {
+			t.Fatalf("runc cleans up by itself, so this proves nothing: %v", err)
+		}
+		// What Reboot sees has to be known to the Leftovers of NewTB.
+		if err := Reboot(t.Context(), d); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
 // stopShims sends SIGSTOP to all shims of the daemon.
 func stopShims(t *testing.T, d *Daemon) {
 	t.Helper()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -59,6 +60,16 @@ func (d *Daemon) Leftovers() []string {
 		left = append(left, err.Error())
 	}
 	found.add(d.seen)
+	for _, path := range found.namespaces {
+		// Another containerd's containers, alive or in runc's records, are not ours.
+		entries, err := filepath.Glob(filepath.Join(path, "*", "state.json"))
+		if _, statErr := os.Stat(path); statErr == nil && len(entries) == 0 && len(cgroupProcesses(path)) == 0 {
+			left = append(left, path)
+		}
+		if err != nil {
+			left = append(left, err.Error())
+		}
+	}
 	paths := slices.Concat(found.runc, found.cgroups, []string{d.Root, d.State, d.Address})
 	if d.ownDir {
 		paths = append(paths, d.Dir)

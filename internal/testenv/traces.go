@@ -28,6 +28,9 @@ const (
 	shimSockets = "/run/containerd/s"    // <sha256 of daemon address, namespace, id>
 )
 
+// taskPlugin is the directory of the runtime below root and state: <namespace>/<id>.
+const taskPlugin = "io.containerd.runtime.v2.task"
+
 const (
 	lockName = "owner.lock"
 	// clearTimeout bounds the end of the processes; after SIGKILL only a broken kernel takes longer.
@@ -41,11 +44,15 @@ const (
 type traces struct {
 	runc    []string // directories below runcRoot
 	cgroups []string // absolute paths below the cgroup mounts
+	// namespaces are the directories above these. Neither runc nor containerd removes one, and another containerd
+	// may use a namespace of the same name, so they go only when they are empty.
+	namespaces []string
 }
 
 func (t *traces) add(o traces) {
 	t.runc = uniq(append(t.runc, o.runc...))
 	t.cgroups = uniq(append(t.cgroups, o.cgroups...))
+	t.namespaces = uniq(append(t.namespaces, o.namespaces...))
 }
 
 func uniq(s []string) []string {
@@ -80,10 +87,12 @@ func clearHost(ctx context.Context, dir string) (traces, error) {
 	errs := []error{unmountAll(dir)}
 	for _, path := range found.runc {
 		errs = append(errs, os.RemoveAll(path))
-		_ = os.Remove(filepath.Dir(path)) // the namespace's directory, if this was the last
 	}
 	for _, path := range found.cgroups {
 		errs = append(errs, removeCgroup(ctx, path))
+	}
+	for _, path := range found.namespaces {
+		_ = syscall.Rmdir(path)
 	}
 	return found, errors.Join(append(errs, removeDeadSockets(dir))...)
 }
@@ -117,9 +126,29 @@ func findTraces(dir string) (t traces, err error) {
 	defer func() {
 		t.cgroups = slices.DeleteFunc(t.cgroups, func(path string) bool { return slices.Contains(roots, path) })
 	}()
-	bundles, err := filepath.Glob(filepath.Join(dir, "state", "io.containerd.runtime.v2.task", "*", "*", "config.json"))
+	if err := t.addBundles(dir, roots); err != nil {
+		return t, err
+	}
+	// containerd keeps a directory for each namespace that ever ran a task.
+	used, err := filepath.Glob(filepath.Join(dir, "*", taskPlugin, "*"))
 	if err != nil {
 		return t, err
+	}
+	for _, path := range used {
+		t.namespaces = append(t.namespaces, filepath.Join(runcRoot, filepath.Base(path)))
+		for _, root := range roots {
+			t.namespaces = append(t.namespaces, filepath.Join(root, filepath.Base(path)))
+		}
+	}
+	t.runc, t.cgroups, t.namespaces = uniq(t.runc), uniq(t.cgroups), uniq(t.namespaces)
+	return t, nil
+}
+
+// addBundles adds the traces of the containers that have a bundle.
+func (t *traces) addBundles(dir string, roots []string) error {
+	bundles, err := filepath.Glob(filepath.Join(dir, "state", taskPlugin, "*", "*", "config.json"))
+	if err != nil {
+		return err
 	}
 	for _, path := range bundles {
 		data, err := os.ReadFile(path)
@@ -136,8 +165,7 @@ func findTraces(dir string) (t traces, err error) {
 		id, namespace := filepath.Base(filepath.Dir(path)), filepath.Base(filepath.Dir(filepath.Dir(path)))
 		t.runc = append(t.runc, filepath.Join(runcRoot, namespace, id))
 	}
-	t.runc, t.cgroups = uniq(t.runc), uniq(t.cgroups)
-	return t, nil
+	return nil
 }
 
 // cgroupRoots returns where the cgroup hierarchies are mounted: one on a v2 host, a dozen on a v1 host.
@@ -202,15 +230,14 @@ func unmountAll(dir string) error {
 	return errors.Join(errs...)
 }
 
-// removeCgroup removes a cgroup with those in it, and the ones above that are empty then. A cgroup stays busy for a
-// moment after its last process has ended.
+// removeCgroup removes a cgroup with those in it. A cgroup stays busy for a moment after its last process has ended.
 func removeCgroup(ctx context.Context, path string) error {
 	ticker := time.NewTicker(pollInterval)
 	defer ticker.Stop()
 	for {
 		err := removeCgroupTree(path)
 		if err == nil || !errors.Is(err, unix.EBUSY) {
-			break
+			return err
 		}
 		select {
 		case <-ctx.Done():
@@ -218,10 +245,6 @@ func removeCgroup(ctx context.Context, path string) error {
 		case <-ticker.C:
 		}
 	}
-	for parent := filepath.Dir(path); syscall.Rmdir(parent) == nil; parent = filepath.Dir(parent) {
-		// Until one is in use: another container's, or the mount itself.
-	}
-	return nil
 }
 
 func removeCgroupTree(path string) error {
