@@ -190,6 +190,7 @@ func TestLargestFilesAreBounded(t *testing.T) {
 		"containers":            head + "  containers:\n" + manyLines("  - {id: c%d, image: busybox, env: [A=b]}\n", 14_000),
 		"labels":                "kind: Realm\nmetadata:\n  name: main\n  labels:\n" + manyLines("    key-%d: value\n", 45_000),
 		"one label":             fill("kind: Realm\nmetadata: {name: main, labels: {a: '", "x", "'}}\n"),
+		"odd line breaks":       fill("", "-\u2028", ""),
 		"comments":              fill(head, "#\n", ""),
 		"quotes":                fill(head+"  namespace: \"", `\u263a`, "\"\n"),
 		"block text":            fill(head+"  containers:\n  - id: a\n    image: a\n    args:\n    - |\n", "      some words of a script, as they come\n", ""),

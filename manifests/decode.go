@@ -145,7 +145,7 @@ func unreadable(path string, data []byte) (Position, string) {
 		case '\n', '\r', ',', '[', '{', ':':
 			marks++
 		case '-', '?':
-			if i+1 < len(data) && (data[i+1] == ' ' || data[i+1] == '\t') {
+			if i+1 < len(data) && (data[i+1] <= ' ' || data[i+1] >= utf8.RuneSelf) { // spaces, and YAML's other line breaks
 				marks++
 			}
 		}

@@ -85,7 +85,7 @@ const (
 // RealmSpec is what a realm should be. Zero values mean "not written": State, DeletionPolicy and Namespace
 // have their defaults filled in by whoever compiles the manifest.
 type RealmSpec struct {
-	Namespace      string          `json:"namespace,omitempty" jsonschema:"format=namespace" jsonschema_description:"The containerd namespace; unset: made from the realm's name, normally kukeon-<name>."`
+	Namespace      string          `json:"namespace,omitempty" jsonschema:"format=namespace" jsonschema_description:"The containerd namespace; unset: made from the realm's name, normally kukeon-NAME."`
 	State          RealmState      `json:"state,omitempty" jsonschema:"enum=Present,enum=Absent,default=Present" jsonschema_description:"Absent is a tombstone: the realm is removed at once, also the last one of a host."`
 	DeletionPolicy DeletionPolicy  `json:"deletionPolicy,omitempty" jsonschema:"enum=Delete,enum=Retain,default=Delete" jsonschema_description:"Retain keeps images and namespace when the realm is removed."`
 	Images         []ImageSpec     `json:"images,omitempty" jsonschema_description:"Present before containers start and kept; also useful without any container."`
@@ -250,7 +250,9 @@ func (c ContainerSpec) WithDefaults(d *ContainerSpec) ContainerSpec {
 	setPointer(&c.HostPID, d.HostPID)
 	setPointer(&c.ReadOnlyRootFilesystem, d.ReadOnlyRootFilesystem)
 	setPointer(&c.RestartBackoffSeconds, d.RestartBackoffSeconds)
-	setPointer(&c.RestartMaxRetries, d.RestartMaxRetries)
+	if c.RestartPolicy == RestartOnFailure { // means nothing to a container with another policy
+		setPointer(&c.RestartMaxRetries, d.RestartMaxRetries)
+	}
 	setPointer(&c.StopGracePeriodSeconds, d.StopGracePeriodSeconds)
 	c.Labels = mergeMaps(d.Labels, c.Labels)
 	c.Annotations = mergeMaps(d.Annotations, c.Annotations)

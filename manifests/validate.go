@@ -57,17 +57,13 @@ func validateRealm(w *walker, r *Realm) {
 		if defaults.ID != "" {
 			w.problem("spec.defaults.container.id", "defaults carry no id; remove it")
 		}
-		w.container("spec.defaults.container", *defaults, *defaults)
+		w.container("spec.defaults.container", *defaults, defaults.conflicts(false))
 	}
 	seen = map[string]int{}
 	for i, c := range r.Spec.Containers {
 		field := fmt.Sprintf("spec.containers[%d]", i)
 		w.unique(field+".id", "id", c.ID, seen)
-		all := c.WithDefaults(defaults)
-		if all.Image == "" {
-			w.problem(field+".image", "required, and missing; write the image, here or in spec.defaults.container")
-		}
-		w.container(field, c, all)
+		w.container(field, c, c.WithDefaults(defaults).Conflicts())
 	}
 }
 
@@ -77,8 +73,7 @@ func validateContainerDocument(w *walker, c *Container) {
 	if id := c.Spec.ID; id != "" && c.Metadata.Name != "" && id != c.Metadata.Name {
 		w.problem("spec.id", "%q is not the document's metadata.name %q; write the same in both, or leave the id away", id, c.Metadata.Name)
 	}
-	// The image may come from the realm's defaults, which another document holds.
-	w.container("spec", c.Spec.ContainerSpec, c.Spec.ContainerSpec)
+	w.container("spec", c.Spec.ContainerSpec, c.Spec.conflicts(false)) // the defaults stand in another document
 }
 
 // unique reports a value that stood before, naming both places. Seen maps values to lines.
@@ -93,85 +88,117 @@ func (w *walker) unique(field, what, value string, seen map[string]int) {
 	seen[value] = w.where(field).Line
 }
 
-// container checks what the fields of a container say together; own is what is written at field, all has the
-// defaults filled in.
-func (w *walker) container(field string, own, all ContainerSpec) {
-	w.labels(field+".labels", own.Labels)
-	w.annotations(field+".annotations", own.Annotations, false)
-	w.mounts(field, all)
-	if own.Resources != nil {
-		w.resources(field+".resources", *own.Resources, *all.Resources)
-	}
-	if all.RestartMaxRetries != nil && all.RestartPolicy != RestartOnFailure && (own.RestartMaxRetries != nil || own.RestartPolicy != "") {
-		w.problem(field+".restartMaxRetries", "applies to `restartPolicy: on-failure` only; remove it, or change the policy")
-	}
-	if _, err := ParseSecurityOpts(own.SecurityOpts); err != nil {
-		w.problem(field+".securityOpts", "%s", err)
-	}
-	if len(own.Command) > 0 && own.Command[0] == "" {
-		w.problem(field+".command", "the executable is empty; name it, or remove the command")
+// container reports what the fields of a container, written at field, contradict.
+func (w *walker) container(field string, c ContainerSpec, conflicts []Conflict) {
+	w.labels(field+".labels", c.Labels)
+	w.annotations(field+".annotations", c.Annotations, false)
+	for _, conflict := range conflicts {
+		if w.broken[join(field, parentField(conflict.Field)+".kind")] {
+			continue // what the other fields of a mount mean depends on its kind
+		}
+		w.problem(join(field, conflict.Field), "%s", conflict.Message)
 	}
 }
 
-// mounts checks every mount, and that no two have one target.
-func (w *walker) mounts(field string, c ContainerSpec) {
-	targets := map[string]int{}
+// Conflict is a contradiction between the fields of one container.
+type Conflict struct {
+	// Field is relative to the container, such as volumes[0].source.
+	Field   string
+	Message string
+}
+
+// Conflicts returns what is wrong with a container whose defaults are filled in, beyond what its fields tell one by
+// one. Decode reports the conflicts of inline containers; for a Container document, whose realm's defaults stand
+// elsewhere, whoever fills them in has to ask again.
+func (c ContainerSpec) Conflicts() []Conflict { return c.conflicts(true) }
+
+// conflicts of a container that is not complete leave out those which defaults, or a container, may yet resolve.
+func (c ContainerSpec) conflicts(complete bool) []Conflict {
+	var out conflicts
+	if complete && c.Image == "" {
+		out.add("image", "required, and missing; write the image, here or in spec.defaults.container")
+	}
+	if c.RestartMaxRetries != nil && c.RestartPolicy != RestartOnFailure && (complete || c.RestartPolicy != "") {
+		out.add("restartMaxRetries", "applies to `restartPolicy: on-failure` only; remove it, or change the policy")
+	}
+	written := slices.DeleteFunc(slices.Clone(c.SecurityOpts), func(opt string) bool { return opt == "" }) // refused ones are empty
+	if _, err := ParseSecurityOpts(written); err != nil {
+		out.add("securityOpts", "%s", err)
+	}
+	if len(c.Command) > 0 && c.Command[0] == "" {
+		out.add("command[0]", "the executable is empty; name it, or remove the command")
+	}
+	if c.Resources != nil {
+		out.resources(*c.Resources, complete)
+	}
+	targets := map[string]string{}
 	for i, v := range c.Volumes {
-		place := fmt.Sprintf("%s.volumes[%d]", field, i)
-		w.mount(place, v)
-		w.unique(place+".target", "target", cleanTarget(v.Target), targets)
+		field := fmt.Sprintf("volumes[%d]", i)
+		out.mount(field, v)
+		out.target(field+".target", v.Target, targets)
 	}
 	for i, t := range c.Tmpfs {
-		w.unique(fmt.Sprintf("%s.tmpfs[%d].path", field, i), "target", cleanTarget(t.Path), targets)
+		out.target(fmt.Sprintf("tmpfs[%d].path", i), t.Path, targets)
 	}
+	return out
 }
 
-func cleanTarget(target string) string {
+type conflicts []Conflict
+
+func (c *conflicts) add(field, format string, args ...any) {
+	*c = append(*c, Conflict{field, fmt.Sprintf(format, args...)})
+}
+
+// target reports a second mount over one target. Taken maps targets to the fields that have them.
+func (c *conflicts) target(field, target string, taken map[string]string) {
 	if target == "" {
-		return ""
+		return
 	}
-	return path.Clean(target)
+	target = path.Clean(target)
+	if first, twice := taken[target]; twice {
+		c.add(field, "%s is mounted over twice, first by %s; keep one, or choose another path", clip(target), first)
+		return
+	}
+	taken[target] = field
 }
 
-func (w *walker) mount(field string, v VolumeMount) {
+func (c *conflicts) mount(field string, v VolumeMount) {
 	kind := v.Kind
 	if kind == "" {
 		kind = MountBind
 	}
 	switch source := field + ".source"; {
-	case w.broken[field+".kind"]:
-		return // what its other fields mean depends on it
 	case kind == MountBind && !cleanAbsolute(v.Source):
-		w.problem(source, "a bind mount needs an absolute path on the host as its source, without ..; %q is none", clip(v.Source))
+		c.add(source, "a bind mount needs an absolute path on the host as its source, without ..; %q is none", clip(v.Source))
 	case kind == MountVolume && checkName(v.Source) != nil:
-		w.problem(source, "the source of a volume is its name: %s", checkName(v.Source))
+		c.add(source, "the source of a volume is its name: %s", checkName(v.Source))
 	case kind == MountTmpfs && v.Source != "":
-		w.problem(source, "a tmpfs has no source; remove it")
+		c.add(source, "a tmpfs has no source; remove it")
 	}
 	if kind != MountTmpfs && v.SizeBytes != nil {
-		w.problem(field+".sizeBytes", "applies to `kind: tmpfs` only; remove it")
+		c.add(field+".sizeBytes", "applies to `kind: tmpfs` only; remove it")
 	}
 	if kind != MountTmpfs && v.Mode != nil {
-		w.problem(field+".mode", "applies to `kind: tmpfs` only; remove it")
+		c.add(field+".mode", "applies to `kind: tmpfs` only; remove it")
 	}
 	if kind == MountTmpfs && v.ReadOnly {
-		w.problem(field+".readOnly", "an empty file system that nobody can write to is of no use; remove it")
+		c.add(field+".readOnly", "an empty file system that nobody can write to is of no use; remove it")
 	}
 	if kind != MountVolume && v.Ensure {
-		w.problem(field+".ensure", "applies to `kind: volume` only; remove it")
+		c.add(field+".ensure", "applies to `kind: volume` only; remove it")
 	}
 }
 
-func (w *walker) resources(field string, own, all Resources) {
-	limit := all.MemoryLimit()
-	if own.Memory != nil && own.MemoryLimitBytes != nil {
-		w.problem(field+".memory", "memory and memoryLimitBytes are the same limit; keep one")
+func (c *conflicts) resources(r Resources, complete bool) {
+	limit := r.MemoryLimit()
+	if r.Memory != nil && r.MemoryLimitBytes != nil {
+		c.add("resources.memory", "memory and memoryLimitBytes are the same limit; keep one")
 	}
-	if own.MemoryReservation != nil && limit != nil && *own.MemoryReservation > *limit {
-		w.problem(field+".memoryReservation", "is more than the memory limit; write at most that")
+	if r.MemoryReservation != nil && limit != nil && *r.MemoryReservation > *limit {
+		c.add("resources.memoryReservation", "is more than the memory limit; write at most that")
 	}
-	if own.MemorySwap != nil && (limit == nil || *own.MemorySwap < *limit) {
-		w.problem(field+".memorySwap", "is memory and swap together; write memory as well, and at least as much here")
+	if r.MemorySwap != nil && (limit == nil && complete || limit != nil && *r.MemorySwap < *limit) {
+		c.add("resources.memorySwap", "is memory and swap together; write memory as well, and at least as much here")
 	}
 }
 
