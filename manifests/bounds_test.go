@@ -150,8 +150,10 @@ func TestTenThousandMutationsOfAGoodManifestAreCheap(t *testing.T) {
 		data := mutate(dice, []byte(goodRealm))
 		var f File
 		cost := threadCPU(t, func() { f = Decode("a.yaml", data) })
-		if cost > limit {
-			t.Errorf("%v for %q", cost, data)
+		if cost > limit { // the collector may have made this thread help; a costly input is costly again
+			if cost = threadCPU(t, func() { Decode("a.yaml", data) }); cost > limit {
+				t.Errorf("%v for %q", cost, data)
+			}
 		}
 		if !HasErrors(f.Problems) {
 			decoded++

@@ -84,8 +84,8 @@ func checkTarget(s string) error {
 	if err := checkAbsolute(strings.TrimSuffix(s, "/")); err != nil && s != "/" {
 		return err
 	}
-	switch clean := path.Clean(s); {
-	case clean == "/" || clean == "/dev" || clean == "/sys" || clean == "/proc" || strings.HasPrefix(clean, "/proc/"):
+	clean := path.Clean(s)
+	if clean == "/" || clean == "/dev" || clean == "/sys" || clean == "/proc" || strings.HasPrefix(clean, "/proc/") {
 		return fmt.Errorf("%s cannot be mounted over; choose another path", clean)
 	}
 	return nil
