@@ -1,0 +1,112 @@
+package ctrd
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/core/remotes"
+	"github.com/containerd/containerd/v2/core/remotes/docker"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/containerd/platforms"
+	"github.com/opencontainers/image-spec/identity"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// keepLabels is an image store in which a pull over a record that exists leaves that record's labels alone: the
+// client replaces the record as a whole, and so would stamp what belongs to somebody else.
+type keepLabels struct{ images.Store }
+
+// Update implements images.Store. A record that already points to the target is not written.
+func (s keepLabels) Update(ctx context.Context, image images.Image, fieldpaths ...string) (images.Image, error) {
+	if len(fieldpaths) > 0 {
+		return s.Store.Update(ctx, image, fieldpaths...)
+	}
+	old, err := s.Get(ctx, image.Name)
+	if err != nil || old.Target.Digest == image.Target.Digest {
+		return old, err
+	}
+	return s.Store.Update(ctx, image, "target")
+}
+
+// Images implements Services.
+func (c *Client) Images(ctx context.Context, ns string) ([]images.Image, error) {
+	return c.client.ImageService().List(namespaces.WithNamespace(ctx, ns))
+}
+
+// Image implements Services.
+func (c *Client) Image(ctx context.Context, ns, ref string) (images.Image, error) {
+	return c.client.ImageService().Get(namespaces.WithNamespace(ctx, ns), ref)
+}
+
+// UpdateImageLabels implements Services.
+func (c *Client) UpdateImageLabels(ctx context.Context, ns, ref string, labels map[string]string) error {
+	_, err := c.client.ImageService().Update(namespaces.WithNamespace(ctx, ns),
+		images.Image{Name: ref, Labels: labels}, "labels")
+	return err
+}
+
+// DeleteImage implements Services.
+func (c *Client) DeleteImage(ctx context.Context, ns, ref string) error {
+	return c.client.ImageService().Delete(namespaces.WithNamespace(ctx, ns), ref)
+}
+
+// ImageConfig implements Services.
+func (c *Client) ImageConfig(ctx context.Context, ns, ref string) (ocispec.Image, string, error) {
+	ctx = namespaces.WithNamespace(ctx, ns)
+	record, err := c.client.ImageService().Get(ctx, ref)
+	if err != nil {
+		return ocispec.Image{}, "", err
+	}
+	store := c.client.ContentStore()
+	descriptor, err := record.Config(ctx, store, platforms.Default())
+	if err != nil {
+		return ocispec.Image{}, "", fmt.Errorf("config of %s: %w", ref, err)
+	}
+	data, err := content.ReadBlob(ctx, store, descriptor)
+	if err != nil {
+		return ocispec.Image{}, "", fmt.Errorf("config of %s: %w", ref, err)
+	}
+	var config ocispec.Image
+	if err := json.Unmarshal(data, &config); err != nil {
+		return ocispec.Image{}, "", fmt.Errorf("config of %s: %w", ref, err)
+	}
+	return config, identity.ChainID(config.RootFS.DiffIDs).String(), nil
+}
+
+// Pull implements Services. It only asks for what the host's platform needs.
+func (c *Client) Pull(ctx context.Context, ns, ref string, labels map[string]string) (images.Image, error) {
+	image, err := c.client.Pull(namespaces.WithNamespace(ctx, ns), ref,
+		containerd.WithResolver(c.resolver()),
+		containerd.WithPlatformMatcher(platforms.Default()),
+		containerd.WithPullLabels(labels))
+	if err != nil {
+		return images.Image{}, err
+	}
+	return image.Metadata(), nil
+}
+
+// resolver asks registries anonymously, those on this host in plain HTTP. Each pull has its own, so that a token never
+// outlives it.
+func (c *Client) resolver() remotes.Resolver {
+	return docker.NewResolver(docker.ResolverOptions{
+		Hosts: docker.ConfigureDefaultRegistries(
+			docker.WithClient(c.registry),
+			docker.WithAuthorizer(docker.NewDockerAuthorizer(docker.WithAuthClient(c.registry))),
+			docker.WithPlainHTTP(docker.MatchLocalhost),
+		),
+	})
+}
+
+// Unpack implements Services.
+func (c *Client) Unpack(ctx context.Context, ns, ref, snapshotter string) error {
+	ctx = namespaces.WithNamespace(ctx, ns)
+	record, err := c.client.ImageService().Get(ctx, ref)
+	if err != nil {
+		return err
+	}
+	return containerd.NewImageWithPlatform(c.client, record, platforms.Default()).Unpack(ctx, snapshotter)
+}
