@@ -92,9 +92,27 @@ func (e *Executor) Apply(ctx context.Context, ns state.Namespace, realm state.Re
 		l.running[op.Object()] = &flight{op, cancel}
 		e.all.Go(func() {
 			defer cancel()
-			e.run(opCtx, ns, realm, op)
+			_ = e.run(opCtx, ns, realm, op) // ended was told
 		})
 	}
+}
+
+// Do carries out one operation that a person asked for, and waits for it. An object that already has one under way
+// is not touched: outcome.Waiting says so.
+func (e *Executor) Do(ctx context.Context, ns state.Namespace, realm state.RealmName, op plan.Operation) error {
+	e.mu.Lock()
+	l := e.lane(realm)
+	if f := l.running[op.Object()]; f != nil {
+		e.mu.Unlock()
+		return &outcome.Waiting{For: "the end of " + f.op.String()}
+	}
+	opCtx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	l.running[op.Object()] = &flight{op, cancel}
+	e.mu.Unlock()
+	e.all.Add(1)
+	defer e.all.Done()
+	return e.run(opCtx, ns, realm, op)
 }
 
 // CancelPulls ends pulls of references that nobody wants any more. No other operation is ever cancelled.
@@ -137,7 +155,7 @@ func (e *Executor) lane(realm state.RealmName) *lane {
 	return l
 }
 
-func (e *Executor) run(ctx context.Context, ns state.Namespace, realm state.RealmName, op plan.Operation) {
+func (e *Executor) run(ctx context.Context, ns state.Namespace, realm state.RealmName, op plan.Operation) error {
 	began := e.now()
 	err := e.carryOut(ctx, ns, realm, op)
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
@@ -151,6 +169,7 @@ func (e *Executor) run(ctx context.Context, ns state.Namespace, realm state.Real
 	res.Failures = l.note(op, err, e.now())
 	e.mu.Unlock()
 	e.ended(res)
+	return err
 }
 
 // carryOut does the operation; the end of a one-shot is remembered first.

@@ -24,7 +24,7 @@ var table = map[string]rule{
 		"manifests", "internal/source", "internal/compile", "internal/accept", "internal/state", "internal/plan",
 		"internal/apply", "internal/outcome", "internal/logs", "internal/store", "internal/status",
 	}},
-	"internal/accept":  {ours: []string{"manifests", "internal/state"}, pure: true},
+	"internal/accept":  {ours: []string{"manifests", "internal/state", "internal/compile"}, pure: true},
 	"internal/api":     {ours: []string{"internal/state", "internal/status"}},
 	"internal/apply":   {ours: []string{"internal/state", "internal/plan", "internal/outcome"}},
 	"internal/compile": {ours: []string{"manifests", "internal/state"}, pure: true},
@@ -37,7 +37,7 @@ var table = map[string]rule{
 	"internal/plan":    {ours: []string{"internal/state"}, pure: true},
 	"internal/source":  {ours: []string{"manifests"}},
 	"internal/state":   {pure: true},
-	"internal/status":  {ours: []string{"internal/state", "internal/plan", "internal/accept", "internal/outcome"}},
+	"internal/status":  {ours: []string{"internal/state", "internal/plan", "internal/accept", "internal/outcome"}, pure: true},
 	"internal/store":   {ours: []string{"internal/state"}},
 
 	// What tests stand on.

@@ -1,0 +1,60 @@
+package controllers
+
+import (
+	"context"
+	"time"
+
+	"kukeon.io/kukeon-reconciler/internal/accept"
+	"kukeon.io/kukeon-reconciler/internal/compile"
+	"kukeon.io/kukeon-reconciler/internal/plan"
+	"kukeon.io/kukeon-reconciler/internal/state"
+	"kukeon.io/kukeon-reconciler/internal/status"
+	"kukeon.io/kukeon-reconciler/manifests"
+)
+
+// Foreseen is what would be done for one realm, and how it is now.
+type Foreseen struct {
+	Realm  state.RealmName
+	Course plan.Course
+	Status status.Realm
+}
+
+// Preview says what would be done if the scan's manifests were accepted as they are, without writing anything.
+// The problems are everything wrong with the manifests; realms with an error in them are not previewed.
+func Preview(ctx context.Context, host Host, scan manifests.Scan, template, managedBy string, now time.Time) ([]Foreseen, []manifests.Problem, error) {
+	owner, err := host.Owner(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	namespaces, err := host.Summaries(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	desired := compile.Compile(scan, compile.Options{Template: template}, namespaces, owner, state.Accepted{})
+	d := accept.Decide(state.Accepted{}, scan, desired, namespaces, nil, now, accept.Settings{})
+	var out []Foreseen
+	for _, r := range desired.Realms {
+		accepted, ok := d.Accepted.Realms[r.Name]
+		want := plan.Want{Realm: r, ManagedBy: managedBy}
+		if !ok { // a tombstone
+			want.Removing, want.Why = true, "spec.state: Absent ("+r.Origin.String()+")"
+		}
+		have, err := host.Observe(ctx, r.Namespace)
+		if err != nil {
+			return nil, nil, err
+		}
+		if r.Suspended {
+			want.Suspended = "annotation kukeon.io/reconcile: disabled (" + r.Origin.String() + ")"
+		}
+		course := plan.Foresee(want, have, now)
+		p := status.Pass{
+			Accepted: accepted, Want: want, Have: have, Seen: true, ObserveOnly: true, Now: now,
+			Plan: plan.Diff(want, have, plan.Busy{}, now), Problems: problemTexts(d.Problems, r.Paths),
+		}
+		for _, s := range course.Steps {
+			p.Steps = append(p.Steps, s.String())
+		}
+		out = append(out, Foreseen{r.Name, course, status.Summarize(status.Realm{}, p)})
+	}
+	return out, d.Problems, nil
+}

@@ -1,0 +1,190 @@
+package controllers
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"kukeon.io/kukeon-reconciler/internal/accept"
+	"kukeon.io/kukeon-reconciler/internal/outcome"
+	"kukeon.io/kukeon-reconciler/internal/plan"
+	"kukeon.io/kukeon-reconciler/internal/state"
+	"kukeon.io/kukeon-reconciler/internal/status"
+)
+
+// worker reconciles one realm in one namespace. Wake-ups carry nothing: it looks at the world itself.
+type worker struct {
+	m         *Manager
+	realm     state.RealmName
+	namespace state.Namespace
+	woken     chan struct{} // slot of one
+	stop      context.CancelFunc
+	// removalsSeen is set when it was woken because removals may be carried out.
+	removalsSeen atomic.Bool
+}
+
+func newWorker(m *Manager, realm state.RealmName, ns state.Namespace) *worker {
+	return &worker{m: m, realm: realm, namespace: ns, woken: make(chan struct{}, 1)}
+}
+
+// wake asks for a pass. It never blocks; wake-ups before the pass begins are one.
+func (w *worker) wake() {
+	select {
+	case w.woken <- struct{}{}:
+	default:
+	}
+}
+
+// run makes a pass at every wake-up, when the plan changes by itself, and every Resync, until ctx ends.
+// Operations outlive the worker: they run under opsCtx.
+func (w *worker) run(ctx, opsCtx context.Context) {
+	resync := time.NewTicker(w.m.cfg.Resync)
+	defer resync.Stop()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-w.woken:
+		case <-timer.C:
+		case <-resync.C:
+			w.m.cfg.Host.Resync(w.namespace)
+		}
+		began := w.m.cfg.Now()
+		next := w.reconcile(ctx, opsCtx)
+		timer.Stop()
+		if !next.IsZero() {
+			timer.Reset(max(next.Sub(w.m.cfg.Now()), time.Millisecond))
+		}
+		// At most one pass per interval: what happens meanwhile is seen by the next one.
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(state.PassInterval - min(w.m.cfg.Now().Sub(began), state.PassInterval)):
+		}
+	}
+}
+
+// unavailableRetry is how soon a realm is looked at again when containerd did not answer and says nothing.
+const unavailableRetry = 2 * time.Second
+
+// reconcile is one pass. It returns when the next one is due by itself; zero when only an event can bring it.
+func (w *worker) reconcile(ctx, opsCtx context.Context) time.Time {
+	want, accepted, wanted := w.m.want(w.realm)
+	if !wanted {
+		return time.Time{}
+	}
+	have, err := w.m.cfg.Host.Observe(ctx, w.namespace)
+	if err != nil {
+		return w.unseen(ctx, want, accepted, err)
+	}
+	p := plan.Diff(want, have, w.m.exec.Busy(w.realm), w.m.cfg.Now())
+	if !w.m.cfg.Observe {
+		w.m.exec.CancelPulls(w.realm, wantsImage(want))
+		w.m.exec.Apply(opsCtx, w.namespace, w.realm, p)
+		w.ended(opsCtx, p)
+	}
+	w.report(ctx, status.Pass{Accepted: accepted, Want: want, Have: have, Seen: true, Plan: p})
+	return earliest(p.NextWake, w.m.suspensionEnd(w.realm))
+}
+
+// unseen reports a pass that could not see its namespace.
+func (w *worker) unseen(ctx context.Context, want plan.Want, accepted state.AcceptedRealm, err error) time.Time {
+	if ctx.Err() != nil {
+		return time.Time{}
+	}
+	if !outcome.IsUnavailable(err) && w.m.quiet.speak("observe "+string(w.realm), w.m.cfg.Now()) {
+		w.m.log.Error(err, "cannot observe the namespace", "realm", w.realm, "namespace", w.namespace)
+	}
+	w.report(ctx, status.Pass{Accepted: accepted, Want: want, Unavailable: err.Error()})
+	return w.m.cfg.Now().Add(unavailableRetry)
+}
+
+// ended takes removals off the list that containerd no longer knows of.
+func (w *worker) ended(runCtx context.Context, p plan.Plan) {
+	if !p.Gone && len(p.GoneContainers) == 0 {
+		return
+	}
+	ids := p.GoneContainers
+	if p.Gone {
+		ids = []state.ContainerID{""}
+	}
+	w.m.mu.Lock()
+	next := w.m.accepted
+	for _, id := range ids {
+		next = accept.Ended(next, w.realm, id)
+	}
+	err := w.m.cfg.Store.Save(next)
+	if err == nil {
+		w.m.accepted = next
+	}
+	w.m.mu.Unlock()
+	if err != nil {
+		w.m.log.Error(err, "the end of a removal cannot be saved; it is looked at again", "realm", w.realm)
+		return
+	}
+	if p.Gone {
+		w.m.log.Info("removed", "realm", w.realm, "namespace", w.namespace)
+		w.m.events.add(status.Event{Time: w.m.cfg.Now(), Realm: string(w.realm), Reason: "Gone", Message: "its removal has ended"})
+		w.m.syncWorkers(runCtx)
+		w.m.scanSoon() // another realm may have waited for the namespace
+	}
+}
+
+// report publishes what the pass found.
+func (w *worker) report(ctx context.Context, p status.Pass) {
+	w.locate(ctx, &p)
+	m := w.m
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.realms[w.realm] != w {
+		return // stopped meanwhile: its status is gone
+	}
+	p.Busy = m.exec.Busy(w.realm)
+	p.Holds, p.Now, p.ObserveOnly = m.accepted.Holds, m.cfg.Now(), m.cfg.Observe
+	p.Unaccepted = m.pending(w.realm)
+	p.Problems = problemTexts(m.intake.problems, p.Accepted.Paths)
+	if p.Seen && m.cfg.Observe {
+		for _, step := range plan.Foresee(p.Want, p.Have, p.Now).Steps {
+			p.Steps = append(p.Steps, step.String())
+		}
+	}
+	m.statuses[w.realm] = status.Summarize(m.statuses[w.realm], p)
+	m.resting[w.realm] = p.Seen && len(p.Plan.Operations) == 0 && len(p.Busy.Running) == 0
+	m.watch.signal()
+}
+
+// locate tells a realm that waits for an image where on this host the image is.
+func (w *worker) locate(ctx context.Context, p *status.Pass) {
+	for i, wait := range p.Plan.Waits {
+		if wait.Object.Kind != plan.ImageObject {
+			continue
+		}
+		found, err := w.m.cfg.Host.Locate(ctx, wait.Object.Name, w.namespace)
+		if err != nil || len(found) == 0 {
+			continue
+		}
+		p.Plan.Waits[i].For += "; namespace " + string(found[0]) + " has it: `ctr -n " + string(found[0]) +
+			" images export - " + wait.Object.Name + " | ctr -n " + string(w.namespace) + " images import -`"
+	}
+}
+
+// wantsImage reports whether a reference is still wanted.
+func wantsImage(want plan.Want) func(string) bool {
+	refs := map[string]bool{}
+	for _, i := range want.Realm.Images {
+		refs[i.Ref] = true
+	}
+	for _, c := range want.Realm.Containers {
+		refs[c.Spec.Image] = true
+	}
+	return func(ref string) bool { return refs[ref] }
+}
+
+func earliest(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
