@@ -25,12 +25,26 @@ type candidate struct {
 // it, and through one symlink only.
 type arrangement struct {
 	files    []candidate
-	withheld []Withheld
+	withheld []manifests.Withheld
 	problems []manifests.Problem
 	// linked are the directories read through a symlink: the symlink's path and where it leads.
 	linked map[string]string
+	// shown are the paths under which directories were read, by real path.
+	shown map[string]string
 	// unsettled are symlinks that may be about to replace another.
 	unsettled []string
+}
+
+// shownAt returns the path that files at or below a directory or symlink have in the scan: that of the whole root
+// when the way to them is hidden, as with the ..data of a ConfigMap.
+func (a arrangement) shownAt(real string) string {
+	if at, ok := a.shown[real]; ok {
+		return at
+	}
+	if at, ok := a.shown[parent(real)]; ok && !isIgnored(path.Base(real)) {
+		return path.Join(at, path.Base(real))
+	}
+	return a.shown[""]
 }
 
 type arranger struct {
@@ -46,7 +60,7 @@ type arranger struct {
 // that it has been there long enough not to be a step of a swap.
 func arrange(t *tree, o owners, prefix string, ripe func(path string, own version) bool) arrangement {
 	a := &arranger{tree: t, owners: o, ripe: ripe, targets: map[string]bool{}}
-	a.linked = map[string]string{}
+	a.linked, a.shown = map[string]string{}, map[string]string{}
 	for real, dir := range t.dirs {
 		for _, e := range dir.entries {
 			if e.link && e.err == nil && isTarget(real, e) {
@@ -62,7 +76,7 @@ func arrange(t *tree, o owners, prefix string, ripe func(path string, own versio
 	}
 	byPath := func(x, y string) int { return strings.Compare(x, y) }
 	slices.SortFunc(a.files, func(x, y candidate) int { return byPath(x.path, y.path) })
-	slices.SortFunc(a.withheld, func(x, y Withheld) int { return byPath(x.Path, y.Path) })
+	slices.SortFunc(a.withheld, func(x, y manifests.Withheld) int { return byPath(x.Path, y.Path) })
 	return a.arrangement
 }
 
@@ -90,6 +104,7 @@ func (a *arranger) walk(at, real string) {
 	if reason := a.owners.refuse(dir.stat); reason != "" && real != "" {
 		a.refuse(at, "the directory is "+reason)
 	}
+	a.shown[real] = cmp.Or(at, ".")
 	rival := a.rival(dir, real)
 	for _, e := range dir.entries {
 		where := path.Join(at, e.name)
@@ -201,6 +216,6 @@ func (a *arranger) setAside(at string, dir *directory) {
 		}
 	}
 	for base, name := range by {
-		a.withheld = append(a.withheld, Withheld{Path: path.Join(at, base), By: path.Join(at, name)})
+		a.withheld = append(a.withheld, manifests.Withheld{Path: path.Join(at, base), By: path.Join(at, name)})
 	}
 }

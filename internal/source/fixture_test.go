@@ -107,7 +107,7 @@ func do(t *testing.T, root string, words []string) {
 }
 
 // render prints what a scan says.
-func render(s Scan) string {
+func render(s manifests.Scan) string {
 	var b strings.Builder
 	for _, f := range s.Files {
 		fmt.Fprintf(&b, "file %s: %.20s\n", f.Path, f.Documents[0].Name)

@@ -10,12 +10,14 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
+
+	"kukeon.io/kukeon-reconciler/manifests"
 )
 
 const realm = "apiVersion: v1beta1\nkind: Realm\nmetadata: {name: %}\nspec: {containers: []}\n"
 
 // files returns path=realm of each document read.
-func files(s Scan) string {
+func files(s manifests.Scan) string {
 	var list []string
 	for _, f := range s.Files {
 		for _, d := range f.Documents {

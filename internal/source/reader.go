@@ -1,3 +1,4 @@
+// Package source reads a directory of manifest files into one consistent scan and signals when a new one may exist.
 package source
 
 import (
@@ -70,7 +71,7 @@ func NewReader(root string, opts ...Option) *Reader {
 
 // Read looks at the directory, at whatever the root's path leads to now. A directory that changes meanwhile is read
 // again a few times; what still changes then stands in Unsettled. When ctx ends the scan is not Complete.
-func (r *Reader) Read(ctx context.Context) Scan {
+func (r *Reader) Read(ctx context.Context) manifests.Scan {
 	for attempt := 1; ; attempt++ {
 		scan, steady := r.look(ctx)
 		if steady || attempt == attempts || ctx.Err() != nil {
@@ -80,8 +81,8 @@ func (r *Reader) Read(ctx context.Context) Scan {
 }
 
 // look reads the directory once. steady means that it did not change meanwhile.
-func (r *Reader) look(ctx context.Context) (scan Scan, steady bool) {
-	scan = Scan{Root: r.root, At: r.now()}
+func (r *Reader) look(ctx context.Context) (scan manifests.Scan, steady bool) {
+	scan = manifests.Scan{Root: r.root, At: r.now()}
 	at, err := locate(r.root)
 	var top *os.Root
 	if err == nil {
@@ -100,7 +101,7 @@ func (r *Reader) look(ctx context.Context) (scan Scan, steady bool) {
 	}
 	scan.Exists = true
 	root := t.dirs[""].stat
-	scan.Identity = Identity{Device: root.dev, Inode: root.ino, Links: strings.Join(at.links, "\n")}
+	scan.Identity = manifests.ScanIdentity{Device: root.dev, Inode: root.ino, Links: at.links}
 	scan.Directories = directories(at, t.watched())
 	var o owners
 	if !r.everyone {
@@ -120,10 +121,12 @@ func (r *Reader) look(ctx context.Context) (scan Scan, steady bool) {
 	versions, vanished := r.loadAll(ctx, top, a, o, &scan)
 	t.vanished = t.vanished || vanished
 	changed := t.changed()
-	if at.left(r.root, root) && !slices.Contains(changed, ".") {
-		changed = append(changed, ".")
+	if t.vanished || at.left(r.root, root) {
+		changed = append(changed, "")
 	}
-	scan.Unsettled = append(scan.Unsettled, changed...)
+	for _, real := range changed {
+		scan.Unsettled = append(scan.Unsettled, a.shownAt(real))
+	}
 	r.linked = a.linked
 	scan.Fingerprint = fingerprint(at, t, a.files, versions)
 	scan.Revision = revision(at.real, slices.Sorted(maps.Values(a.linked)))
@@ -131,7 +134,7 @@ func (r *Reader) look(ctx context.Context) (scan Scan, steady bool) {
 }
 
 // loadAll fills the scan with the files, and returns the version of each, in order. vanished means that one was gone.
-func (r *Reader) loadAll(ctx context.Context, top *os.Root, a arrangement, o owners, scan *Scan) (versions []version, vanished bool) {
+func (r *Reader) loadAll(ctx context.Context, top *os.Root, a arrangement, o owners, scan *manifests.Scan) (versions []version, vanished bool) {
 	cache, waiting := make(map[string]cached, len(a.files)), map[string]wait{}
 	for _, link := range a.unsettled {
 		waiting[link] = r.postpone(link, scan)
@@ -161,7 +164,7 @@ func (r *Reader) loadAll(ctx context.Context, top *os.Root, a arrangement, o own
 }
 
 // postpone notes a file that is not settled, which is a Problem only after a while.
-func (r *Reader) postpone(path string, scan *Scan) wait {
+func (r *Reader) postpone(path string, scan *manifests.Scan) wait {
 	w := r.waiting[path]
 	if w.since.IsZero() {
 		w.since = scan.At
@@ -175,7 +178,7 @@ func (r *Reader) postpone(path string, scan *Scan) wait {
 }
 
 // missing is the scan of a directory that is not there or cannot be listed.
-func (r *Reader) missing(scan Scan, at place, err error) Scan {
+func (r *Reader) missing(scan manifests.Scan, at place, err error) manifests.Scan {
 	message := "the manifest directory cannot be read: " + reason(err)
 	if errors.Is(err, fs.ErrNotExist) {
 		message = "the manifest directory does not exist"
@@ -186,7 +189,7 @@ func (r *Reader) missing(scan Scan, at place, err error) Scan {
 }
 
 // refused is the scan of a directory that holds too much to be what was meant.
-func (r *Reader) refused(scan Scan, at place, err error) Scan {
+func (r *Reader) refused(scan manifests.Scan, at place, err error) manifests.Scan {
 	scan.Exists = true
 	scan.Problems = []manifests.Problem{problemAt(r.root, "the directory is refused as a whole: "+err.Error())}
 	scan.Directories = directories(at, []string{""})
@@ -202,9 +205,10 @@ func bases(root string, at place) []string {
 }
 
 // finish sorts a scan and judges it.
-func finish(scan Scan) Scan {
+func finish(scan manifests.Scan) manifests.Scan {
 	slices.SortFunc(scan.Files, func(a, b manifests.File) int { return strings.Compare(a.Path, b.Path) })
 	slices.Sort(scan.Unsettled)
+	scan.Unsettled = slices.Compact(scan.Unsettled)
 	manifests.SortProblems(scan.Problems)
 	opaque := slices.ContainsFunc(scan.Files, func(f manifests.File) bool { return f.Opaque })
 	scan.Complete = scan.Exists && !opaque && len(scan.Unsettled) == 0 && !manifests.HasErrors(scan.Problems)
@@ -219,6 +223,11 @@ func directories(at place, below []string) []string {
 	}
 	slices.Sort(dirs)
 	return slices.Compact(dirs)
+}
+
+// problemAt makes an Error problem of a whole file or directory.
+func problemAt(path, message string) manifests.Problem {
+	return manifests.Problem{Position: manifests.Position{File: path}, Message: message, Severity: manifests.Error}
 }
 
 // openDirectory opens a directory, and nothing else: to open a FIFO would block.
@@ -257,8 +266,8 @@ func fingerprint(at place, t *tree, files []candidate, versions []version) strin
 // whoever owns them; a file may have any name then. The paths of the scan's files begin with the path as given. It
 // waits up to 5 s for what is being written. The error, which wraps that of the file system, is about a path that is
 // not there or cannot be read; whatever is wrong with what it holds is a Problem.
-func ReadPaths(paths []string, stdin io.Reader) (Scan, error) {
-	whole := Scan{Exists: true, At: time.Now()}
+func ReadPaths(paths []string, stdin io.Reader) (manifests.Scan, error) {
+	whole := manifests.Scan{Exists: true, At: time.Now()}
 	var revisions, prints []string
 	complete := true
 	for i, name := range paths {
@@ -267,7 +276,7 @@ func ReadPaths(paths []string, stdin io.Reader) (Scan, error) {
 		}
 		scan, err := readPath(name, stdin)
 		if err != nil {
-			return Scan{}, err
+			return manifests.Scan{}, err
 		}
 		whole.Files = append(whole.Files, scan.Files...)
 		whole.Withheld = append(whole.Withheld, scan.Withheld...)
@@ -292,13 +301,13 @@ func ReadPaths(paths []string, stdin io.Reader) (Scan, error) {
 	return whole, nil
 }
 
-func readPath(name string, stdin io.Reader) (Scan, error) {
+func readPath(name string, stdin io.Reader) (manifests.Scan, error) {
 	if name == "-" {
 		return readStdin(stdin)
 	}
 	info, err := os.Stat(name)
 	if err != nil {
-		return Scan{}, err
+		return manifests.Scan{}, err
 	}
 	r := NewReader(name)
 	r.everyone = true
@@ -307,7 +316,7 @@ func readPath(name string, stdin io.Reader) (Scan, error) {
 		if r.prefix = filepath.Clean(name); r.prefix == "." {
 			r.prefix = ""
 		}
-		read = func() (Scan, error) { return r.Read(context.Background()), nil }
+		read = func() (manifests.Scan, error) { return r.Read(context.Background()), nil }
 	}
 	for begin := time.Now(); ; {
 		scan, err := read()
@@ -322,40 +331,40 @@ func readPath(name string, stdin io.Reader) (Scan, error) {
 }
 
 // readFile reads the one file that is the reader's root.
-func (r *Reader) readFile() (Scan, error) {
+func (r *Reader) readFile() (manifests.Scan, error) {
 	real, err := filepath.EvalSymlinks(r.root)
 	if err != nil {
-		return Scan{}, err
+		return manifests.Scan{}, err
 	}
 	info, err := os.Stat(real)
 	if err != nil {
-		return Scan{}, err
+		return manifests.Scan{}, err
 	}
 	if err := unix.Access(real, unix.R_OK); err != nil {
-		return Scan{}, &fs.PathError{Op: "open", Path: r.root, Err: err}
+		return manifests.Scan{}, &fs.PathError{Op: "open", Path: r.root, Err: err}
 	}
 	top, err := openDirectory(filepath.Dir(real))
 	if err != nil {
-		return Scan{}, err
+		return manifests.Scan{}, err
 	}
 	defer top.Close()
 	file := candidate{path: filepath.Clean(r.root), real: filepath.Base(real), stat: statOf(info)}
-	scan := Scan{Exists: true, At: r.now(), Revision: commitOf(filepath.Dir(real)), Directories: []string{filepath.Dir(real)}}
+	scan := manifests.Scan{Exists: true, At: r.now(), Revision: commitOf(filepath.Dir(real)), Directories: []string{filepath.Dir(real)}}
 	versions, vanished := r.loadAll(context.Background(), top, arrangement{files: []candidate{file}}, owners{}, &scan)
 	if vanished {
-		return Scan{}, &fs.PathError{Op: "open", Path: r.root, Err: fs.ErrNotExist}
+		return manifests.Scan{}, &fs.PathError{Op: "open", Path: r.root, Err: fs.ErrNotExist}
 	}
 	scan.Fingerprint = fingerprint(place{}, &tree{}, []candidate{file}, versions)
 	return finish(scan), nil
 }
 
 // readStdin reads one file from stdin, named "-".
-func readStdin(stdin io.Reader) (Scan, error) {
-	scan := Scan{Exists: true}
+func readStdin(stdin io.Reader) (manifests.Scan, error) {
+	scan := manifests.Scan{Exists: true}
 	data, err := io.ReadAll(io.LimitReader(stdin, maxFileBytes+1))
 	switch {
 	case err != nil:
-		return Scan{}, fmt.Errorf("read standard input: %w", err)
+		return manifests.Scan{}, fmt.Errorf("read standard input: %w", err)
 	case len(data) > maxFileBytes:
 		scan.Problems = []manifests.Problem{problemAt("-", fmt.Sprintf("more than %d bytes", maxFileBytes))}
 	default:

@@ -20,7 +20,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // names returns path=content of a scan's files.
-func names(s Scan) string {
+func names(s manifests.Scan) string {
 	var list []string
 	for _, f := range s.Files {
 		list = append(list, f.Path+"="+f.Documents[0].Name)
@@ -28,7 +28,7 @@ func names(s Scan) string {
 	return strings.Join(list, " ")
 }
 
-func expect(t *testing.T, s Scan, want string) {
+func expect(t *testing.T, s manifests.Scan, want string) {
 	t.Helper()
 	if diff := cmp.Diff(want, strings.TrimSpace(render(s))); diff != "" {
 		t.Errorf("scan (-want +got):\n%s", diff)
@@ -262,18 +262,18 @@ func TestTheRootIsResolvedAnewAtEachScan(t *testing.T) {
 	first := r.Read(t.Context())
 	expect(t, first, "file a.yaml: a\ncomplete")
 	again := r.Read(t.Context())
-	if first.Identity != again.Identity || first.Identity == (Identity{}) {
+	if !cmp.Equal(first.Identity, again.Identity) || first.Identity.Inode == 0 {
 		t.Errorf("identities of the same root: %v, %v", first.Identity, again.Identity)
 	}
 
 	mount(t, root)
 	over := r.Read(t.Context())
 	expect(t, over, "complete")
-	if over.Identity == first.Identity {
+	if cmp.Equal(over.Identity, first.Identity) {
 		t.Error("a root that was mounted over is the same")
 	}
 	must(t, unix.Unmount(root, 0))
-	if back := r.Read(t.Context()); back.Identity != first.Identity || names(back) != "a.yaml=a" {
+	if back := r.Read(t.Context()); !cmp.Equal(back.Identity, first.Identity) || names(back) != "a.yaml=a" {
 		t.Errorf("after the unmount: %s", render(back))
 	}
 
@@ -282,8 +282,8 @@ func TestTheRootIsResolvedAnewAtEachScan(t *testing.T) {
 	symlink(t, "gone", root)
 	linked := r.Read(t.Context())
 	expect(t, linked, "file a.yaml: a\ncomplete")
-	if want := root + " -> gone"; linked.Identity.Links != want {
-		t.Errorf("links %q, want %q", linked.Identity.Links, want)
+	if diff := cmp.Diff([]string{root + " -> gone"}, linked.Identity.Links); diff != "" {
+		t.Errorf("links (-want +got):\n%s", diff)
 	}
 	symlink(t, "nowhere", root)
 	expect(t, r.Read(t.Context()), "problem "+root+": the manifest directory does not exist\nmissing")
@@ -301,22 +301,26 @@ func mount(t *testing.T, dir string) {
 }
 
 func TestADirectoryThatKeepsChangingIsUnsettled(t *testing.T) {
-	root := t.TempDir()
-	write(t, root+"/a.yaml", "a")
-	r := testReader(root)
-	decode, n := r.decode, 0
-	r.decode = func(path string, data []byte) manifests.File {
-		n++
-		write(t, fmt.Sprintf("%s/new%d.yaml", root, n), "new")
-		return decode(path, data)
-	}
-	scan := r.Read(t.Context())
-	if scan.Complete || strings.Join(scan.Unsettled, " ") != "." || n < attempts {
-		t.Errorf("after %d changes: %s", n, render(scan))
-	}
-	r.decode = decode
-	if scan := r.Read(t.Context()); !scan.Complete || len(scan.Files) != n+1 {
-		t.Errorf("when it came to rest: %s", render(scan))
+	for name, want := range map[string]string{"": ".", "/sub": "sub", "/.v/1": "current", "/.v/1/deep": "current/deep"} {
+		root := t.TempDir()
+		write(t, root+name+"/a.yaml", "a")
+		mkdir(t, root+"/.v/1/deep")
+		symlink(t, ".v/1", root+"/current")
+		r := testReader(root)
+		decode, n := r.decode, 0
+		r.decode = func(path string, data []byte) manifests.File {
+			n++
+			write(t, fmt.Sprintf("%s/new%d.yaml", root+name, n), "new")
+			return decode(path, data)
+		}
+		scan := r.Read(t.Context())
+		if scan.Complete || strings.Join(scan.Unsettled, " ") != want || n < attempts {
+			t.Errorf("%q: after %d changes: %s", name, n, render(scan))
+		}
+		r.decode = decode
+		if scan := r.Read(t.Context()); !scan.Complete || len(scan.Files) != n+1 {
+			t.Errorf("%q: when it came to rest: %s", name, render(scan))
+		}
 	}
 }
 

@@ -218,13 +218,14 @@ func (t *tree) pointsToFile(real string) bool {
 	return err == nil && info.Mode().IsRegular()
 }
 
-// changed returns the directories, and symlinks, that are not any more what they were when they were looked at.
+// changed returns the directories, and symlinks, that are not any more what they were when they were looked at, by
+// real path.
 func (t *tree) changed() []string {
 	var changed []string
 	for real, dir := range t.dirs {
 		info, err := t.top.Lstat(cmp.Or(real, "."))
 		if dir.err == nil && (err != nil || statOf(info).version != dir.stat.version) {
-			changed = append(changed, cmp.Or(real, "."))
+			changed = append(changed, real)
 		}
 	}
 	for real, s := range t.spots {
@@ -235,10 +236,6 @@ func (t *tree) changed() []string {
 			changed = append(changed, real)
 		}
 	}
-	if t.vanished && len(changed) == 0 {
-		changed = append(changed, ".")
-	}
-	slices.Sort(changed)
 	return changed
 }
 

@@ -1,6 +1,7 @@
 package source
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,6 +11,8 @@ import (
 	"sync"
 
 	"github.com/fsnotify/fsnotify"
+
+	"kukeon.io/kukeon-reconciler/manifests"
 )
 
 // Watcher signals that a new scan may be worth it. It says less than the truth, never more than "look again": the
@@ -163,3 +166,33 @@ func (w *Watcher) Close() error {
 	w.running.Wait()
 	return err
 }
+
+// Directory is a manifest directory that is read and watched.
+type Directory struct {
+	reader  *Reader
+	watcher *Watcher
+}
+
+// NewDirectory returns the directory at root, which need not exist. It is watched from the first Read until Close.
+func NewDirectory(root string, opts ...Option) *Directory {
+	return &Directory{NewReader(root, opts...), NewWatcher()}
+}
+
+// Read is Reader.Read; from then on Changed tells of changes to what was read. That some of it cannot be watched is
+// a Warning in the scan.
+func (d *Directory) Read(ctx context.Context) manifests.Scan {
+	scan := d.reader.Read(ctx)
+	if err := d.watcher.Update(scan.Directories); err != nil {
+		p := problemAt(scan.Root, "changes are found by the periodic rescan only: "+err.Error())
+		p.Severity = manifests.Warning
+		scan.Problems = append(scan.Problems, p)
+		manifests.SortProblems(scan.Problems)
+	}
+	return scan
+}
+
+// Changed is Watcher.C.
+func (d *Directory) Changed() <-chan struct{} { return d.watcher.C() }
+
+// Close stops watching and waits until nothing of the watcher runs any more.
+func (d *Directory) Close() error { return d.watcher.Close() }

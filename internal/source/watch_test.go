@@ -7,58 +7,50 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"kukeon.io/kukeon-reconciler/manifests"
 )
 
-// eye is a reader and a watcher as a controller strings them together.
-type eye struct {
-	*Reader
-	*Watcher
-}
-
 // open begins to watch root. The watcher is closed before anything that was mounted earlier is unmounted.
-func open(t *testing.T, root string) eye {
+func open(t *testing.T, root string) *Directory {
 	t.Helper()
-	e := eye{testReader(root), NewWatcher()}
-	must(t, e.Start())
+	d := &Directory{testReader(root), NewWatcher()}
 	t.Cleanup(func() {
-		if err := e.Close(); err != nil {
+		if err := d.Close(); err != nil {
 			t.Error(err)
 		}
 	})
-	e.rest(t)
-	return e
+	rest(t, d)
+	return d
 }
 
 // rest scans until the watcher has nothing more to say about what happened so far.
-func (e eye) rest(t *testing.T) Scan {
+func rest(t *testing.T, d *Directory) manifests.Scan {
 	t.Helper()
 	for range 100 {
-		scan := e.Read(t.Context())
-		must(t, e.Update(scan.Directories))
+		scan := d.Read(t.Context())
 		select {
-		case <-e.C():
+		case <-d.Changed():
 		default:
 			return scan
 		}
 	}
 	t.Fatal("the watcher signals for ever")
-	return Scan{}
+	return manifests.Scan{}
 }
 
 // until scans at each signal until the scan reads as wanted.
-func (e eye) until(t *testing.T, want string) {
+func until(t *testing.T, d *Directory, want string) {
 	t.Helper()
 	deadline := time.After(10 * time.Second)
 	got := ""
 	for {
 		select {
-		case <-e.C():
+		case <-d.Changed():
 		case <-deadline:
 			t.Fatalf("no signal led to %q; the last scan had %q", want, got)
 		}
-		scan := e.Read(t.Context())
-		must(t, e.Update(scan.Directories))
-		if got = names(scan); got == want {
+		if got = names(d.Read(t.Context())); got == want {
 			return
 		}
 	}
@@ -67,41 +59,41 @@ func (e eye) until(t *testing.T, want string) {
 func TestWhatIsSignalled(t *testing.T) {
 	dir := t.TempDir()
 	root := dir + "/a/b/realms.d"
-	e := open(t, root)
+	d := open(t, root)
 
 	// Created later, with all its parents.
 	mkdir(t, root)
 	put(t, root+"/main.yaml", "one")
-	e.until(t, "main.yaml=one")
-	e.rest(t)
+	until(t, d, "main.yaml=one")
+	rest(t, d)
 
 	put(t, root+"/main.yaml", "two")
-	e.until(t, "main.yaml=two")
-	e.rest(t)
+	until(t, d, "main.yaml=two")
+	rest(t, d)
 
 	put(t, root+"/new/deep/x.yaml", "x")
-	e.until(t, "main.yaml=two new/deep/x.yaml=x")
-	e.rest(t)
+	until(t, d, "main.yaml=two new/deep/x.yaml=x")
+	rest(t, d)
 
 	put(t, root+"/new/deep/x.yaml", "y")
-	e.until(t, "main.yaml=two new/deep/x.yaml=y")
-	e.rest(t)
+	until(t, d, "main.yaml=two new/deep/x.yaml=y")
+	rest(t, d)
 
 	must(t, os.RemoveAll(root+"/new"))
-	e.until(t, "main.yaml=two")
-	e.rest(t)
+	until(t, d, "main.yaml=two")
+	rest(t, d)
 
 	// Replaced as a whole.
 	put(t, dir+"/other/main.yaml", "three")
 	must(t, os.Rename(root, dir+"/old"))
 	must(t, os.Rename(dir+"/other", root))
-	e.until(t, "main.yaml=three")
-	e.rest(t)
+	until(t, d, "main.yaml=three")
+	rest(t, d)
 
 	must(t, os.RemoveAll(root))
-	e.until(t, "")
+	until(t, d, "")
 	put(t, root+"/main.yaml", "four")
-	e.until(t, "main.yaml=four")
+	until(t, d, "main.yaml=four")
 }
 
 func TestSwapsOfSymlinksAreSignalled(t *testing.T) {
@@ -114,33 +106,33 @@ func TestSwapsOfSymlinksAreSignalled(t *testing.T) {
 
 	inside, path := open(t, dir+"/git"), open(t, dir+"/link/current")
 	symlink(t, ".v/2", dir+"/git/current")
-	inside.until(t, "current/main.yaml=two")
-	path.until(t, "main.yaml=two")
-	inside.rest(t)
-	path.rest(t)
+	until(t, inside, "current/main.yaml=two")
+	until(t, path, "main.yaml=two")
+	rest(t, inside)
+	rest(t, path)
 	put(t, dir+"/git/.v/2/main.yaml", "edited")
-	inside.until(t, "current/main.yaml=edited")
-	path.until(t, "main.yaml=edited")
+	until(t, inside, "current/main.yaml=edited")
+	until(t, path, "main.yaml=edited")
 	put(t, dir+"/git2/current/main.yaml", "elsewhere")
 	symlink(t, "git2", dir+"/link")
-	path.until(t, "main.yaml=elsewhere")
+	until(t, path, "main.yaml=elsewhere")
 }
 
 func TestARescanFindsWhatTheKernelDoesNotTell(t *testing.T) {
 	root := t.TempDir()
 	put(t, root+"/main.yaml", "below")
-	e := open(t, root)
+	d := open(t, root)
 	mount(t, root)
-	if got := names(e.rest(t)); got != "" {
+	if got := names(rest(t, d)); got != "" {
 		t.Fatalf("an empty file system holds %s", got)
 	}
 	put(t, root+"/main.yaml", "above")
-	e.until(t, "main.yaml=above")
-	e.rest(t)
+	until(t, d, "main.yaml=above")
+	rest(t, d)
 	must(t, unix.Unmount(root, unix.MNT_DETACH))
-	e.rest(t)
+	rest(t, d)
 	put(t, root+"/main.yaml", "below again")
-	e.until(t, "main.yaml=below again")
+	until(t, d, "main.yaml=below again")
 }
 
 func TestADirectoryReachedTwiceIsWatchedOnce(t *testing.T) {
@@ -149,18 +141,18 @@ func TestADirectoryReachedTwiceIsWatchedOnce(t *testing.T) {
 	mkdir(t, root+"/b")
 	must(t, unix.Mount(root+"/a", root+"/b", "", unix.MS_BIND, ""))
 	t.Cleanup(func() { _ = unix.Unmount(root+"/b", unix.MNT_DETACH) })
-	open(t, root).rest(t)
+	rest(t, open(t, root))
 }
 
 func TestThousandsOfFilesAreOneSignalAndTheWatcherLivesOn(t *testing.T) {
 	root := t.TempDir()
 	mount(t, root) // for speed
-	e := open(t, root)
+	d := open(t, root)
 	for i := range 10_000 {
 		must(t, os.WriteFile(fmt.Sprintf("%s/%d.yaml", root, i), nil, 0o644))
 	}
-	<-e.C()
-	scan := e.Read(t.Context())
+	<-d.Changed()
+	scan := d.Read(t.Context())
 	if scan.Complete || len(scan.Files) != 0 || len(scan.Problems) != 1 {
 		t.Errorf("10,000 files were not refused: %.200s", render(scan))
 	}
@@ -168,7 +160,7 @@ func TestThousandsOfFilesAreOneSignalAndTheWatcherLivesOn(t *testing.T) {
 		must(t, os.Remove(fmt.Sprintf("%s/%d.yaml", root, i)))
 	}
 	put(t, root+"/main.yaml", "main")
-	e.until(t, "main.yaml=main")
+	until(t, d, "main.yaml=main")
 }
 
 func TestAClosedWatcherWatchesNothing(t *testing.T) {
@@ -178,6 +170,16 @@ func TestAClosedWatcherWatchesNothing(t *testing.T) {
 	must(t, w.Close())
 	if w.Start() == nil || w.Update(nil) == nil {
 		t.Error("a closed watcher starts again")
+	}
+}
+
+func TestWhatCannotBeWatchedIsWarnedAbout(t *testing.T) {
+	root := t.TempDir()
+	d := open(t, root)
+	must(t, d.Close())
+	scan := d.Read(t.Context())
+	if !scan.Complete || len(scan.Problems) != 1 || scan.Problems[0].Severity != manifests.Warning {
+		t.Error(render(scan))
 	}
 }
 
