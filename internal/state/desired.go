@@ -112,6 +112,10 @@ type AcceptedRealm struct {
 	// Generation counts accepted changes of meaning; it never falls, not even over the loss of the store.
 	Generation int64     `json:"generation"`
 	AcceptedAt time.Time `json:"acceptedAt"`
+	// Since is when the realm was accepted first, MissingSince since when no manifest declares it; zero while one
+	// does.
+	Since        time.Time `json:"since,omitzero"`
+	MissingSince time.Time `json:"missingSince,omitzero"`
 	// Frozen tells why newer files are not accepted; empty when they are. It names file:line.
 	Frozen string `json:"frozen,omitempty"`
 	// Withheld names the .skip or .bak file beside the realm's missing manifest: suspended, nothing is removed.
@@ -147,6 +151,8 @@ type Absence struct {
 	Since     time.Time   `json:"since"`
 	// Fingerprint of the directory when it was first seen missing.
 	Fingerprint string `json:"fingerprint"`
+	// Empty means that the realm held no container of ours then.
+	Empty bool `json:"empty,omitempty"`
 }
 
 // Hold is a set of removals that waits for `confirm ID`.
