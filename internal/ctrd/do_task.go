@@ -1,0 +1,204 @@
+package ctrd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/containers"
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/errdefs"
+
+	"kukeon.io/kukeon-reconciler/internal/outcome"
+	"kukeon.io/kukeon-reconciler/internal/plan"
+	"kukeon.io/kukeon-reconciler/internal/state"
+)
+
+const (
+	// corpsePatience is how long a start waits for the remains of a killed shim: containerd clears them away within
+	// a third of a second, and the workload dies within 35 ms.
+	corpsePatience = 1500 * time.Millisecond
+	corpsePause    = 25 * time.Millisecond
+)
+
+// start writes the labels, clears a stopped task away, makes the new one and starts it.
+func (h *Host) start(ctx context.Context, at target, op plan.Start) error {
+	c, err := h.owned(ctx, at.ns, op.ID)
+	if err != nil {
+		return err
+	}
+	t, err := h.taskOf(ctx, at.ns, op.ID)
+	if err != nil {
+		return err
+	}
+	switch state.TaskStatus(t.Status) {
+	case state.TaskRunning, state.TaskPaused:
+		return nil // somebody was faster, or our reply was lost
+	}
+	if err := h.prepareSources(at.realm, op.Spec); err != nil {
+		return err
+	}
+	now := h.cfg.Now()
+	labels := maps.Clone(op.Labels)
+	if labels == nil {
+		labels = map[string]string{}
+	}
+	labels[state.LabelStarted] = state.Started{Digest: op.Digest.Short(), At: now, Boot: h.cfg.Boot}.String()
+	// Before the process starts, so that one that never ran is never taken for finished; and before the stopped task
+	// goes, so that its exit is not forgotten.
+	if err := h.setLabels(ctx, at.ns, c, labels); err != nil {
+		return err
+	}
+	if state.TaskStatus(t.Status) == state.TaskStopped {
+		if err := h.deleteTask(ctx, at.ns, op.ID); err != nil {
+			return err
+		}
+	}
+	pid := t.Pid
+	if state.TaskStatus(t.Status) != state.TaskCreated {
+		if pid, err = h.createTask(ctx, at, op, c, int(now.UnixMilli())); err != nil || pid == 0 {
+			return err
+		}
+	}
+	return h.startTask(ctx, at.ns, op, pid)
+}
+
+// createTask makes the task; pid 0 without an error means that one runs already.
+func (h *Host) createTask(ctx context.Context, at target, op plan.Start, c containers.Container, run int) (pid uint32, err error) {
+	if err := h.awaitCorpse(ctx, at.ns, op.ID); err != nil {
+		return 0, err
+	}
+	if err := h.refreshFiles(at.ns, op.ID, op.Spec); err != nil {
+		return 0, err
+	}
+	streams, closer, err := h.prepareOutput(at, op, run)
+	if err != nil {
+		return 0, fmt.Errorf("preparing output: %w", err)
+	}
+	defer func() { err = errors.Join(err, closer.Close()) }()
+	mounts, err := look(ctx, "reading the mounts of snapshot "+c.SnapshotKey, func(ctx context.Context) ([]mount.Mount, error) {
+		return h.svc.SnapshotMounts(ctx, string(at.ns), c.Snapshotter, c.SnapshotKey)
+	})
+	if err != nil {
+		h.mirror(at.ns).markContainer(op.ID) // it may be gone: then only a new container helps
+		return 0, err
+	}
+	request := TaskRequest{ID: string(op.ID), Rootfs: mounts, Stdout: streams.Stdout, Stderr: streams.Stderr}
+	for deadline := time.Now().Add(corpsePatience); ; {
+		err := h.slot(ctx, at.ns, SlotStart, "creating the task", func(ctx context.Context) error {
+			var err error
+			pid, err = h.svc.CreateTask(ctx, string(at.ns), request)
+			return err
+		})
+		if !errdefs.IsAlreadyExists(err) {
+			return pid, err
+		}
+		t, err := h.taskOf(ctx, at.ns, op.ID)
+		if err != nil {
+			return 0, err
+		}
+		switch state.TaskStatus(t.Status) {
+		case state.TaskCreated:
+			return t.Pid, nil
+		case state.TaskRunning, state.TaskPaused:
+			return 0, nil
+		case state.TaskStopped:
+			if err := h.deleteTask(ctx, at.ns, op.ID); err != nil {
+				return 0, err
+			}
+		}
+		if time.Now().After(deadline) {
+			return 0, &outcome.Waiting{For: "what is left of the former task of " + string(op.ID)}
+		}
+		if err := pause(ctx, corpsePause); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// awaitCorpse waits until the container's cgroup is empty: whatever still runs in it would run twice. Nothing in there
+// is ever killed, because another containerd with the same names shares the cgroup.
+func (h *Host) awaitCorpse(ctx context.Context, ns state.Namespace, id state.ContainerID) error {
+	for deadline := time.Now().Add(corpsePatience); ; {
+		pids, err := h.cfg.Machine.Processes(ns, id)
+		if err != nil {
+			return fmt.Errorf("looking for former processes of %s: %w", id, err)
+		}
+		if len(pids) == 0 {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return &outcome.Waiting{For: fmt.Sprintf("former processes of %s to end: %v", id, pids)}
+		}
+		if err := pause(ctx, corpsePause); err != nil {
+			return err
+		}
+	}
+}
+
+func (h *Host) prepareOutput(at target, op plan.Start, run int) (Streams, io.Closer, error) {
+	if h.cfg.Output == nil {
+		return Streams{}, io.NopCloser(nil), nil
+	}
+	streams, closer, err := h.cfg.Output.Prepare(at.realm, at.ns, op.ID, op.Spec, run)
+	if closer == nil {
+		closer = io.NopCloser(nil)
+	}
+	return streams, closer, err
+}
+
+// startTask starts a created task. When that fails for certain the task is deleted, so that the next try makes a new one.
+func (h *Host) startTask(ctx context.Context, ns state.Namespace, op plan.Start, pid uint32) error {
+	err := error(nil)
+	if !op.Spec.HostNetwork {
+		err = h.cfg.Machine.Loopback(pid)
+	}
+	if err == nil {
+		err = h.slot(ctx, ns, SlotStart, "starting the task", func(ctx context.Context) error {
+			return h.svc.StartTask(ctx, string(ns), string(op.ID))
+		})
+	}
+	if definite(err) {
+		return errors.Join(err, h.deleteTask(context.WithoutCancel(ctx), ns, op.ID))
+	}
+	return err
+}
+
+func (h *Host) deleteTask(ctx context.Context, ns state.Namespace, id state.ContainerID) error {
+	return absent(h.slot(ctx, ns, SlotStart, "deleting the task", func(ctx context.Context) error {
+		_, err := h.svc.DeleteTask(ctx, string(ns), string(id))
+		return err
+	}))
+}
+
+func (h *Host) resume(ctx context.Context, at target, op plan.Resume) error {
+	if _, err := h.owned(ctx, at.ns, op.ID); err != nil {
+		return absent(err)
+	}
+	t, err := h.taskOf(ctx, at.ns, op.ID)
+	if err != nil || state.TaskStatus(t.Status) != state.TaskPaused {
+		return err
+	}
+	return h.resumeTask(ctx, at.ns, op.ID)
+}
+
+func (h *Host) resumeTask(ctx context.Context, ns state.Namespace, id state.ContainerID) error {
+	return absent(h.slot(ctx, ns, SlotStart, "resuming the task", func(ctx context.Context) error {
+		return h.svc.ResumeTask(ctx, string(ns), string(id))
+	}))
+}
+
+// pause waits unless the context ends first.
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

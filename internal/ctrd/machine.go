@@ -1,0 +1,127 @@
+package ctrd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+
+	"github.com/containerd/containerd/v2/core/mount"
+	"golang.org/x/sys/unix"
+
+	"kukeon.io/kukeon-reconciler/internal/state"
+)
+
+// Machine is what starting a container takes on the host beside containerd.
+type Machine interface {
+	// Loopback brings lo up in the network namespace of the process.
+	Loopback(pid uint32) error
+	// Processes lists the processes in the container's cgroup.
+	Processes(ns state.Namespace, id state.ContainerID) ([]int, error)
+	// ReadRootFS mounts a root file system read-only for as long as read runs.
+	ReadRootFS(ctx context.Context, mounts []mount.Mount, read func(fs.FS) error) error
+}
+
+// NoMachine does nothing: for daemons that are fake. Root file systems are empty.
+type NoMachine struct{}
+
+// Loopback implements Machine.
+func (NoMachine) Loopback(uint32) error { return nil }
+
+// Processes implements Machine.
+func (NoMachine) Processes(state.Namespace, state.ContainerID) ([]int, error) { return nil, nil }
+
+// ReadRootFS implements Machine.
+func (NoMachine) ReadRootFS(_ context.Context, _ []mount.Mount, read func(fs.FS) error) error {
+	return read(emptyFS{})
+}
+
+type emptyFS struct{}
+
+func (emptyFS) Open(name string) (fs.File, error) {
+	return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+}
+
+// thisMachine is the host we run on.
+type thisMachine struct{}
+
+// Loopback implements Machine. A fresh network namespace has lo, but down.
+func (thisMachine) Loopback(pid uint32) error {
+	done := make(chan error, 1)
+	go func() {
+		// Never unlocked: the thread sits in a foreign namespace and ends with this goroutine.
+		runtime.LockOSThread()
+		done <- loopbackOf(fmt.Sprintf("/proc/%d/ns/net", pid))
+	}()
+	return <-done
+}
+
+func loopbackOf(path string) (err error) {
+	ns, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("opening network namespace %s: %w", path, err)
+	}
+	defer func() { err = errors.Join(err, unix.Close(ns)) }()
+	if err := unix.Setns(ns, unix.CLONE_NEWNET); err != nil {
+		return fmt.Errorf("entering network namespace %s: %w", path, err)
+	}
+	socket, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("bringing loopback up: %w", err)
+	}
+	defer func() { err = errors.Join(err, unix.Close(socket)) }()
+	lo, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
+	}
+	lo.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
+	if err := unix.IoctlIfreq(socket, unix.SIOCSIFFLAGS, lo); err != nil {
+		return fmt.Errorf("bringing loopback up: %w", err)
+	}
+	return nil
+}
+
+// Processes implements Machine, for both versions of cgroups and for the mixture: the container's cgroup is
+// /<namespace>/<id> in each hierarchy.
+func (thisMachine) Processes(ns state.Namespace, id state.ContainerID) ([]int, error) {
+	const root = "/sys/fs/cgroup"
+	tail := filepath.Join(string(ns), string(id), "cgroup.procs")
+	below, err := filepath.Glob(filepath.Join(root, "*", tail))
+	if err != nil {
+		return nil, err
+	}
+	seen := map[int]bool{}
+	var pids []int
+	for _, file := range append(below, filepath.Join(root, tail)) {
+		data, err := os.ReadFile(file)
+		switch {
+		case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENODEV): // never made, or removed just now
+			continue
+		case err != nil:
+			return nil, err
+		}
+		for _, line := range strings.Fields(string(data)) {
+			if pid, err := strconv.Atoi(line); err == nil && !seen[pid] {
+				seen[pid] = true
+				pids = append(pids, pid)
+			}
+		}
+	}
+	return pids, nil
+}
+
+// ReadRootFS implements Machine. Links in it that lead outside are not followed.
+func (thisMachine) ReadRootFS(ctx context.Context, mounts []mount.Mount, read func(fs.FS) error) error {
+	return mount.WithReadonlyTempMount(ctx, mounts, func(path string) error {
+		root, err := os.OpenRoot(path)
+		if err != nil {
+			return err
+		}
+		return errors.Join(read(root.FS()), root.Close())
+	})
+}
