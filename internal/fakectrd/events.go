@@ -3,6 +3,7 @@ package fakectrd
 import (
 	"context"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/events"
@@ -48,6 +49,8 @@ type subscriber struct {
 	queue []queued
 	wake  chan struct{} // a slot of one: the queue has changed
 	ended chan struct{} // closed when the daemon has gone away
+	// failed guards the one error: the daemon's end and the context's may come together.
+	failed sync.Once
 }
 
 // Subscribe implements ctrd.Services. A fault's Delay is the time from the call to the first event that is seen.
@@ -76,11 +79,10 @@ func (d *Daemon) Subscribe(ctx context.Context) (<-chan *events.Envelope, <-chan
 
 // fail ends the stream with its one error.
 func (s *subscriber) fail(err error) {
-	select {
-	case s.errs <- err:
+	s.failed.Do(func() {
+		s.errs <- err
 		close(s.errs)
-	default: // it has failed already
-	}
+	})
 }
 
 // join makes the subscriber see what happens from now on.
