@@ -8,6 +8,7 @@ import (
 
 	"kukeon.io/kukeon-reconciler/internal/accept"
 	"kukeon.io/kukeon-reconciler/internal/compile"
+	"kukeon.io/kukeon-reconciler/internal/source"
 	"kukeon.io/kukeon-reconciler/internal/state"
 	"kukeon.io/kukeon-reconciler/internal/status"
 )
@@ -28,9 +29,6 @@ func (m *Manager) intakeLoop(ctx context.Context) {
 		timer.Reset(next)
 	}
 }
-
-// unsettledRescan is how soon a directory is read again in which a file is still being written.
-const unsettledRescan = 100 * time.Millisecond
 
 // look reads the directory once, accepts what may be accepted, and returns when to look again at the latest.
 func (m *Manager) look(ctx context.Context) time.Duration {
@@ -81,7 +79,7 @@ func (m *Manager) look(ctx context.Context) time.Duration {
 
 	next := m.cfg.Rescan
 	if len(scan.Unsettled) > 0 {
-		next = min(next, unsettledRescan)
+		next = min(next, source.SettleRetry)
 	}
 	if !d.NextLook.IsZero() {
 		next = min(next, max(d.NextLook.Sub(now), time.Millisecond))
