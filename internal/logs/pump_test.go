@@ -218,7 +218,9 @@ func TestAPumpGoesOnWhereTheLastOneStopped(t *testing.T) {
 
 func TestAFallbackHandsOverAndTakesOverWithoutLosingALine(t *testing.T) {
 	h := newHost(t)
-	paths := h.prepare("web")
+	cfg := h.config("web")
+	cfg.MaxSizeBytes = 1 << 30
+	paths := h.prepareWith(cfg)
 	fallback, _ := h.pump(Options{Fallback: true})
 	waitFor(t, func() error { return unless(fallback.Draining(), "the fallback does not drain") })
 	out := h.output(paths.Stdout)
@@ -226,12 +228,14 @@ func TestAFallbackHandsOverAndTakesOverWithoutLosingALine(t *testing.T) {
 	enough := make(chan struct{})
 	go func() {
 		n := 0
+		pace := time.NewTicker(100 * time.Microsecond)
+		defer pace.Stop()
 		for {
 			select {
 			case <-enough:
 				written <- n
 				return
-			default:
+			case <-pace.C:
 			}
 			// Cut in mid-line, so that the parts of one line come before and after a handover.
 			text := numbered(n, n+7)

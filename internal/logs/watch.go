@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -76,6 +77,112 @@ func (w *watcher) read(visit func(event)) error {
 }
 
 func (w *watcher) close() error { return unix.Close(w.fd) }
+
+// readEvents does what inotify tells; losing all of it would only cost time, until the next scan.
+func (l *loop) readEvents() error {
+	var failed error
+	err := l.watch.read(func(ev event) {
+		if ev.mask&unix.IN_Q_OVERFLOW != 0 {
+			l.scanAt = l.now
+			for _, c := range l.containers {
+				c.suspect = true
+			}
+			return
+		}
+		if ev.wd == l.lockWatch {
+			failed = errors.Join(failed, l.takeTurn())
+			return
+		}
+		at, ok := l.places[ev.wd]
+		switch {
+		case !ok:
+		case ev.mask&unix.IN_IGNORED != 0:
+			delete(l.places, ev.wd)
+		case at.namespace == "":
+			l.scanAt = l.now
+		case at.id == "":
+			l.sync(key{at.namespace, ev.name})
+		case ev.mask&attachEvents != 0:
+			l.opened(at, ev)
+		default:
+			if c := l.containers[at]; c != nil && ev.name == configName {
+				c.cfgRead = version{}
+			}
+			l.sync(at)
+		}
+	})
+	return errors.Join(err, failed)
+}
+
+// opened takes note of an open or close of a FIFO. On an open, reading pauses until it is known who it was.
+func (l *loop) opened(at place, ev event) {
+	c := l.containers[at]
+	if c == nil || !l.active {
+		return
+	}
+	for _, s := range c.streams {
+		if filepath.Base(s.path) != ev.name {
+			continue
+		}
+		if ev.mask&unix.IN_OPEN != 0 || s.gap != nil || len(s.ignored) > 0 {
+			c.suspect = true
+		}
+	}
+	l.setPolled(c)
+}
+
+// scan brings everything in line with the tree of prepared containers.
+func (l *loop) scan() error {
+	l.scanAt = l.now.Add(l.rescan)
+	root := ioDir(l.opts.RunDir)
+	if err := os.MkdirAll(root, 0o700); err != nil {
+		return err
+	}
+	if err := l.watchFolder(root, place{}); err != nil {
+		return err
+	}
+	namespaces, err := os.ReadDir(root)
+	if err != nil {
+		return err
+	}
+	there := map[key]bool{}
+	for _, ns := range namespaces {
+		dir := filepath.Join(root, ns.Name())
+		err := l.watchFolder(dir, place{namespace: ns.Name()})
+		var ids []fs.DirEntry
+		if err == nil {
+			ids, err = os.ReadDir(dir)
+		}
+		if err != nil && !gone(err) {
+			l.complain(dir, err)
+		}
+		for _, id := range ids {
+			k := key{ns.Name(), id.Name()}
+			there[k] = true
+			l.sync(k)
+		}
+	}
+	for k, c := range l.containers {
+		if !there[k] {
+			l.finish(c)
+			continue
+		}
+		l.maintain(c)
+	}
+	return nil
+}
+
+func gone(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR)
+}
+
+func (l *loop) watchFolder(dir string, at place) error {
+	wd, err := l.watch.add(dir, folderEvents)
+	if err == nil {
+		l.places[wd] = at
+	}
+	return err
+}
 
 // wakeWhenDone returns a descriptor that becomes readable when ctx ends, and the call that gives it up.
 func wakeWhenDone(ctx context.Context) (fd int, release func() error, err error) {
