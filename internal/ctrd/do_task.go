@@ -41,15 +41,9 @@ func (h *Host) start(ctx context.Context, at target, op plan.Start) error {
 	if err := h.prepareSources(at.realm, op.Spec); err != nil {
 		return err
 	}
-	now := h.cfg.Now()
-	labels := maps.Clone(op.Labels)
-	if labels == nil {
-		labels = map[string]string{}
-	}
-	labels[state.LabelStarted] = state.Started{Digest: op.Digest.Short(), At: now, Boot: h.cfg.Boot}.String()
-	// Before the process starts, so that one that never ran is never taken for finished; and before the stopped task
-	// goes, so that its exit is not forgotten.
-	if err := h.setLabels(ctx, at.ns, c, labels); err != nil {
+	// The counts are written before the stopped task goes, so that its exit is not forgotten; and without the mark
+	// of a start, so that a try which fails before the process runs is neither an exit nor a finished one-shot.
+	if err := h.setStart(ctx, at.ns, &c, op.Labels, ""); err != nil {
 		return err
 	}
 	if state.TaskStatus(t.Status) == state.TaskStopped {
@@ -57,13 +51,36 @@ func (h *Host) start(ctx context.Context, at target, op plan.Start) error {
 			return err
 		}
 	}
-	pid := t.Pid
+	now, pid := h.cfg.Now(), t.Pid
 	if state.TaskStatus(t.Status) != state.TaskCreated {
 		if pid, err = h.createTask(ctx, at, op, c, int(now.UnixMilli())); err != nil || pid == 0 {
 			return err
 		}
 	}
-	return h.startTask(ctx, at.ns, op, pid)
+	// Before the process runs, so that a one-shot which did run is never run again.
+	started := state.Started{Digest: op.Digest.Short(), At: now, Boot: h.cfg.Boot}
+	if err := h.setStart(ctx, at.ns, &c, nil, started.String()); err != nil {
+		return err
+	}
+	return h.startTask(ctx, at.ns, op, pid, c)
+}
+
+// setStart sets labels of a container and the mark of its last start, and notes them in c.
+func (h *Host) setStart(ctx context.Context, ns state.Namespace, c *containers.Container, labels map[string]string, started string) error {
+	all := maps.Clone(labels)
+	if all == nil {
+		all = map[string]string{}
+	}
+	all[state.LabelStarted] = started
+	if err := h.setLabels(ctx, ns, *c, all); err != nil {
+		return err
+	}
+	c.Labels = maps.Clone(c.Labels)
+	if c.Labels == nil {
+		c.Labels = map[string]string{}
+	}
+	maps.Copy(c.Labels, all)
+	return nil
 }
 
 // createTask makes the task; pid 0 without an error means that one runs already.
@@ -150,8 +167,9 @@ func (h *Host) prepareOutput(at target, op plan.Start, run int) (Streams, io.Clo
 	return streams, closer, err
 }
 
-// startTask starts a created task. When that fails for certain the task is deleted, so that the next try makes a new one.
-func (h *Host) startTask(ctx context.Context, ns state.Namespace, op plan.Start, pid uint32) error {
+// startTask starts a created task. When that fails for certain the mark of the start and the task are taken back, so
+// that the next try makes a new one.
+func (h *Host) startTask(ctx context.Context, ns state.Namespace, op plan.Start, pid uint32, c containers.Container) error {
 	err := error(nil)
 	if !op.Spec.HostNetwork {
 		err = h.cfg.Machine.Loopback(pid)
@@ -162,7 +180,8 @@ func (h *Host) startTask(ctx context.Context, ns state.Namespace, op plan.Start,
 		})
 	}
 	if definite(err) {
-		return errors.Join(err, h.deleteTask(context.WithoutCancel(ctx), ns, op.ID))
+		ctx := context.WithoutCancel(ctx)
+		return errors.Join(err, h.setStart(ctx, ns, &c, nil, ""), h.deleteTask(ctx, ns, op.ID))
 	}
 	return err
 }
