@@ -256,8 +256,7 @@ func opensForReading(procDir, fd string) bool {
 	_, rest, _ := bytes.Cut(info, []byte("flags:"))
 	digits, _, _ := bytes.Cut(bytes.TrimSpace(rest), []byte("\n"))
 	flags, err := strconv.ParseInt(string(digits), 8, 64)
-	const pathOnly = unix.O_PATH
-	return err == nil && flags&pathOnly == 0 && flags&unix.O_ACCMODE != unix.O_WRONLY
+	return err == nil && flags&unix.O_PATH == 0 && flags&unix.O_ACCMODE != unix.O_WRONLY
 }
 
 func isShim(pid int) bool {

@@ -147,6 +147,22 @@ func TestFIFOsThatAnAttachDeletedAreOpenedAnewWhenPrepared(t *testing.T) {
 	h.waitText("web", "one\ntwo\n")
 }
 
+func TestALogThatSomebodyMovedAwayIsBegunAnew(t *testing.T) {
+	h := newHost(t)
+	paths := h.prepare("web")
+	h.pump(Options{}, func(p *Pump) { p.rescan = 5 * time.Millisecond })
+	out := h.output(paths.Stdout)
+	mustWrite(t, out, "one\n")
+	h.waitText("web", "one\n")
+	if err := os.Rename(LogPath(h.log, "main", "web"), filepath.Join(t.TempDir(), "elsewhere")); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, func() error {
+		mustWrite(t, out, "two\n")
+		return unless(strings.HasPrefix(h.text("web"), "two\n"), "not begun anew")
+	})
+}
+
 func TestPrepareKeepsFIFOsThatAreThere(t *testing.T) {
 	h := newHost(t)
 	paths := h.prepare("web")
