@@ -1,0 +1,247 @@
+// Package proxy is a transparent gRPC proxy in front of a containerd: it sees, counts and can fail every call.
+//
+// It knows no service: bytes pass as they are, streams included. A test starts one between the program under test and
+// the daemon, and looks at what went through:
+//
+//	p, err := proxy.Start(socket, daemon.Address)
+//	p.Hook(func(c proxy.Call) proxy.Fault {          // at each call, before it is passed on
+//		if c.Write == 3 {
+//			return proxy.Fault{After: proxy.Lose} // carried out, but the reply is lost
+//		}
+//		return proxy.Fault{}
+//	})
+//	... p.Writes() ... p.Reset() ... p.Close()
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+)
+
+// maxMessage is above containerd's own limit of 16 MiB, so that the proxy is never the one that refuses.
+const maxMessage = 32 << 20
+
+// Call is one call that came in.
+type Call struct {
+	// Method is the last part of the service and the method, "Tasks.Create".
+	Method    string
+	Namespace string
+	// Request is the first message, as sent on the wire: a protobuf.
+	Request []byte
+	// Write numbers the calls that change something, from 1 on, since the start or the last Reset; 0 is a read.
+	Write int
+}
+
+func (c Call) String() string { return fmt.Sprintf("%s in %q", c.Method, c.Namespace) }
+
+// Fault says what becomes of a call. Each function may do whatever the test wants at this moment, such as to kill a
+// process; an error of it is what the caller gets for an answer.
+type Fault struct {
+	// Before runs before the call is passed on; after an error it never is.
+	Before func() error
+	// After runs when the daemon has carried the call out. A unary call's reply is withheld until then; of a stream,
+	// the messages have passed already and only its end is still to come.
+	After func() error
+}
+
+// Lose answers as if the connection had broken.
+func Lose() error { return status.Error(codes.Unavailable, "the test lost it") }
+
+// Proxy is a running proxy. Its methods may be called at any time.
+type Proxy struct {
+	// Address is the path of the socket that it serves.
+	Address string
+
+	server   *grpc.Server
+	upstream *grpc.ClientConn
+	served   chan struct{}
+	pumps    sync.WaitGroup
+
+	mu     sync.Mutex
+	hook   func(Call) Fault
+	writes []Call
+}
+
+// Start serves on a new unix socket what the daemon behind the other one answers. The daemon may come and go.
+func Start(socket, daemon string) (*Proxy, error) {
+	listener, err := net.Listen("unix", socket)
+	if err != nil {
+		return nil, err
+	}
+	retry := backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1.5, MaxDelay: 200 * time.Millisecond}
+	upstream, err := grpc.NewClient("unix://"+daemon,
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: retry, MinConnectTimeout: time.Second}),
+		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(codec{}),
+			grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)))
+	if err != nil {
+		return nil, errors.Join(err, listener.Close())
+	}
+	p := &Proxy{Address: socket, upstream: upstream, served: make(chan struct{})}
+	p.server = grpc.NewServer(grpc.ForceServerCodecV2(codec{}), grpc.UnknownServiceHandler(p.handle),
+		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage))
+	go func() {
+		defer close(p.served)
+		_ = p.server.Serve(listener) // ends by Close; clients notice anything else
+	}()
+	return p, nil
+}
+
+// Close ends all calls under way and removes the socket.
+func (p *Proxy) Close() error {
+	p.server.Stop()
+	<-p.served
+	p.pumps.Wait()
+	if err := os.Remove(p.Address); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return errors.Join(err, p.upstream.Close())
+	}
+	return p.upstream.Close()
+}
+
+// Hook sets what is asked at each call, in the caller's goroutine; nil lets everything pass.
+func (p *Proxy) Hook(hook func(Call) Fault) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.hook = hook
+}
+
+// Writes returns the writes that came in since the start or the last Reset, failed ones included, in order.
+func (p *Proxy) Writes() []Call {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.writes)
+}
+
+// Reset forgets the writes seen so far.
+func (p *Proxy) Reset() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.writes = nil
+}
+
+// register records a call and asks the hook about it.
+func (p *Proxy) register(c Call) Fault {
+	p.mu.Lock()
+	hook := p.hook
+	if !reads[c.Method] {
+		c.Write = len(p.writes) + 1
+		p.writes = append(p.writes, c)
+	}
+	p.mu.Unlock()
+	if hook == nil {
+		return Fault{}
+	}
+	return hook(c)
+}
+
+// handle passes one call on, of any kind: a unary call is a stream with one message each way.
+func (p *Proxy) handle(_ any, in grpc.ServerStream) error {
+	path, _ := grpc.MethodFromServerStream(in)
+	var first frame
+	if err := in.RecvMsg(&first); err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	md, _ := metadata.FromIncomingContext(in.Context())
+	fault := p.register(Call{
+		Method:    shortName(path),
+		Namespace: strings.Join(md.Get("containerd-namespace"), ","),
+		Request:   first,
+	})
+	if fault.Before != nil {
+		if err := fault.Before(); err != nil {
+			return err
+		}
+	}
+	ctx, cancel := context.WithCancel(metadata.NewOutgoingContext(in.Context(), forwarded(md)))
+	defer cancel()
+	out, err := p.upstream.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, path)
+	if err != nil {
+		return err
+	}
+	if err := out.SendMsg(&first); err != nil && !errors.Is(err, io.EOF) {
+		return err // after EOF the answer says why
+	}
+	// It reads until the stream ends, which is after our return: so Close waits for it, and not we.
+	p.pumps.Go(func() { requests(in, out) })
+	if fault.After != nil && !streams[shortName(path)] {
+		return p.withheld(in, out, fault.After)
+	}
+	err = replies(in, out)
+	if fault.After != nil {
+		if lost := fault.After(); lost != nil {
+			return lost
+		}
+	}
+	return err
+}
+
+// withheld lets a unary call's reply go once after has agreed.
+func (p *Proxy) withheld(in grpc.ServerStream, out grpc.ClientStream, after func() error) error {
+	var reply frame
+	err := out.RecvMsg(&reply)
+	if lost := after(); lost != nil {
+		return lost
+	}
+	if err != nil {
+		return err
+	}
+	return in.SendMsg(&reply)
+}
+
+// requests passes on what the client sends after its first message.
+func requests(in grpc.ServerStream, out grpc.ClientStream) {
+	for {
+		var m frame
+		if err := in.RecvMsg(&m); err != nil {
+			_ = out.CloseSend() // the daemon's answer says what came of it
+			return
+		}
+		if err := out.SendMsg(&m); err != nil {
+			return // replies sees why
+		}
+	}
+}
+
+// replies passes on what the daemon answers, and returns how it ended. Only messages and the final status pass:
+// containerd puts nothing of its own into headers and trailers.
+func replies(in grpc.ServerStream, out grpc.ClientStream) error {
+	for {
+		var m frame
+		err := out.RecvMsg(&m)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := in.SendMsg(&m); err != nil {
+			return err
+		}
+	}
+}
+
+// forwarded are the headers that are the call's and not the connection's: the namespace, the lease.
+func forwarded(md metadata.MD) metadata.MD {
+	out := metadata.MD{}
+	for key, values := range md {
+		if strings.HasPrefix(key, "containerd-") {
+			out[key] = values
+		}
+	}
+	return out
+}
