@@ -89,13 +89,26 @@ func (v view) census(r Realm) string {
 	return text
 }
 
-// notReady names the containers that keep the realm from being ready.
+// notReady names the containers that keep the realm from being ready; those with one reason together.
 func (v view) notReady(r Realm) string {
 	var texts []string
+	names := map[string][]string{}
 	for _, c := range v.counted(r) {
-		if c.Phase != PhaseRunning && c.Phase != PhaseCompleted {
-			texts = append(texts, fmt.Sprintf("%s is %s: %s", c.Name, c.Phase, c.Message))
+		if c.Phase == PhaseRunning || c.Phase == PhaseCompleted {
+			continue
 		}
+		text := fmt.Sprintf("%s: %s", c.Phase, c.Message)
+		if names[text] == nil {
+			texts = append(texts, text)
+		}
+		names[text] = append(names[text], c.Name)
+	}
+	for i, text := range texts {
+		verb := " is "
+		if len(names[text]) > 1 {
+			verb = " are "
+		}
+		texts[i] = enumerate(names[text]) + verb + text
 	}
 	return few(texts)
 }
@@ -224,4 +237,12 @@ func few(texts []string) string {
 		return fmt.Sprintf("%s; and %d more", strings.Join(texts[:named], "; "), more)
 	}
 	return strings.Join(texts, "; ")
+}
+
+// enumerate is few for names.
+func enumerate(names []string) string {
+	if more := len(names) - named; more > 0 {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:named], ", "), more)
+	}
+	return strings.Join(names, ", ")
 }

@@ -120,11 +120,12 @@ func containerObject(id state.ContainerID) plan.Object {
 
 func imageObject(ref string) plan.Object { return plan.Object{Kind: plan.ImageObject, Name: ref} }
 
-// retry returns why the last operation on the object failed, while that holds it back.
+// retry returns why the last operation on the object failed, while the plan waits to try it again. A failure that the
+// world has overtaken is no news.
 func (v view) retry(o plan.Object) (plan.Retry, bool) {
-	r, ok := v.Busy.RetryAt[o]
-	overtaken := v.planned[o] != nil || v.Busy.Running[o] != nil
-	return r, ok && !overtaken && r.Error != "" && v.Now.Before(r.At)
+	r, failed := v.Busy.RetryAt[o]
+	w, waits := v.waits[o]
+	return r, failed && waits && v.Busy.Running[o] == nil && r.Error != "" && w.Until.Equal(r.At)
 }
 
 // declared judges one accepted container.

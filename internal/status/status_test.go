@@ -123,6 +123,15 @@ var cases = map[string]func(w *world){
 		w.Have.Images = nil
 		w.fails(plan.Pull{Ref: "docker.io/library/caddy:2"}, "no such image on the registry")
 	},
+	"containers with one trouble are told of together": func(w *world) {
+		for _, id := range []state.ContainerID{"a", "b", "c"} {
+			w.declare(id, webSpec())
+		}
+		w.gone()
+		w.Have.Images = nil
+		w.fails(plan.Pull{Ref: "docker.io/library/caddy:2"}, "no such image on the registry")
+	},
+	"a failure that the world has overtaken is no news": func(w *world) { w.fails(plan.Pull{Ref: "docker.io/library/caddy:2"}, "no such image on the registry") },
 	"an image that is never pulled waits for an import": func(w *world) {
 		w.gone()
 		w.Have.Images = nil
