@@ -1,6 +1,7 @@
 package controllers
 
 import (
+	"slices"
 	"time"
 
 	"kukeon.io/kukeon-reconciler/internal/plan"
@@ -96,8 +97,9 @@ func (m *Manager) pending(name state.RealmName) string {
 	if m.intake.saveError != "" {
 		return "the accepted state cannot be saved: " + m.intake.saveError
 	}
+	held := func(h state.Hold) bool { return slices.Contains(h.Realms, name) }
 	for _, a := range m.accepted.Absences {
-		if a.Realm == name {
+		if a.Realm == name && !slices.ContainsFunc(m.accepted.Holds, held) {
 			return "something of it is missing from the manifests; a second look decides"
 		}
 	}
