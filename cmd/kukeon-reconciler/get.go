@@ -1,0 +1,233 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"kukeon.io/kukeon-reconciler/internal/api"
+	"kukeon.io/kukeon-reconciler/internal/status"
+)
+
+var getFormats = []string{"table", "wide", "json", "yaml", "name"}
+
+func (a *app) getCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "get", Short: "list what is desired, what is there, and whether it is in sync", Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error { return usage("get what? realms or containers") }}
+	cmd.AddCommand(a.getRealmsCommand(), a.getContainersCommand())
+	return cmd
+}
+
+func (a *app) getRealmsCommand() *cobra.Command {
+	var format string
+	var watch bool
+	cmd := &cobra.Command{
+		Use: "realms [NAME]", Aliases: []string{"realm"}, Short: "list realms", Args: cobra.MaximumNArgs(1),
+		ValidArgsFunction: a.completeRealms,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			l := &listing[status.Realm]{a: a, kind: "RealmList", format: format,
+				name:  func(r status.Realm) string { return string(r.Name) },
+				heads: []string{"NAME", "NAMESPACE", "STATE", "READY", "SYNCED", "RUNNING", "REASON"},
+				wide:  []string{"GENERATION", "OBSERVED", "REVISION", "MESSAGE"},
+				row:   realmRow,
+				pick: func(realms []status.Realm) []status.Realm {
+					return slices.DeleteFunc(slices.Clone(realms), func(r status.Realm) bool {
+						return len(args) > 0 && string(r.Name) != args[0]
+					})
+				}}
+			return l.run(cmd.Context(), args, watch)
+		},
+	}
+	outputFlag(cmd, &format, getFormats...)
+	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "go on with what changes")
+	return cmd
+}
+
+func realmRow(_ *app, r status.Realm) []string {
+	return []string{
+		string(r.Name), string(r.Namespace), string(r.State), yesNo(r.Ready), yesNo(r.InSync),
+		fmt.Sprintf("%d/%d", r.Running, r.Desired), r.Reason,
+		strconv.FormatInt(r.Generation, 10), strconv.FormatInt(r.ObservedGeneration, 10), shortRevision(r.Revision), r.Message,
+	}
+}
+
+func (a *app) getContainersCommand() *cobra.Command {
+	var format, realm string
+	var watch bool
+	cmd := &cobra.Command{
+		Use: "containers [NAME | REALM/NAME]", Aliases: []string{"container"}, Short: "list containers", Args: cobra.MaximumNArgs(1),
+		ValidArgsFunction: a.completeContainers,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			l := &listing[status.Container]{a: a, kind: "ContainerList", format: format, name: status.Container.Ref,
+				heads: []string{"REALM", "NAME", "PHASE", "RESTARTS", "SYNCED", "SINCE", "IMAGE"},
+				wide:  []string{"PID", "HEALTH", "NAMESPACE", "ID", "SOURCE", "REVISION", "REASON", "MESSAGE"},
+				row:   containerRow,
+				pick:  func(realms []status.Realm) []status.Container { return pickContainers(realms, realm, args) }}
+			return l.run(cmd.Context(), args, watch)
+		},
+	}
+	outputFlag(cmd, &format, getFormats...)
+	cmd.Flags().StringVarP(&realm, "realm", "r", "", "of this realm only")
+	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "go on with what changes")
+	return cmd
+}
+
+func pickContainers(realms []status.Realm, realm string, args []string) []status.Container {
+	var out []status.Container
+	for _, r := range realms {
+		for _, c := range r.Containers {
+			if (realm == "" || string(c.Realm) == realm) && (len(args) == 0 || c.Name == args[0] || c.Ref() == args[0]) {
+				out = append(out, c)
+			}
+		}
+	}
+	return out
+}
+
+func containerRow(a *app, c status.Container) []string {
+	source := c.Source
+	if c.Line > 0 {
+		source = fmt.Sprintf("%s:%d", c.Source, c.Line)
+	}
+	return []string{
+		string(c.Realm), c.Name, string(c.Phase), strconv.Itoa(c.Restarts), yesNo(c.InSync), a.age(c.Since), c.Image,
+		strconv.FormatUint(uint64(c.Pid), 10), c.Health, string(c.Namespace), string(c.ContainerID), source,
+		shortRevision(c.Revision), c.Reason, c.Message,
+	}
+}
+
+// listing prints one kind of objects, once or for as long as somebody watches.
+type listing[T any] struct {
+	a           *app
+	kind        string
+	format      string
+	heads, wide []string
+	pick        func([]status.Realm) []T
+	name        func(T) string
+	row         func(*app, T) []string
+
+	table  table
+	headed bool
+	last   map[string]string // by name: what was printed, without what time alone changes
+}
+
+func (l *listing[T]) run(ctx context.Context, args []string, watch bool) error {
+	if watch {
+		err := l.a.client().Watch(ctx, l.print)
+		if ctx.Err() != nil {
+			return nil // Ctrl-C is how a watch ends
+		}
+		return err
+	}
+	realms, err := l.a.realms(ctx)
+	if err != nil {
+		return err
+	}
+	if len(args) > 0 && len(l.pick(realms)) == 0 {
+		return fmt.Errorf("%q: not found: %w", args[0], api.ErrNotFound)
+	}
+	return l.print(realms)
+}
+
+// realms asks the daemon, and containerd itself when there is none.
+func (a *app) realms(ctx context.Context) ([]status.Realm, error) {
+	realms, err := a.client().Realms(ctx)
+	if err == nil || !errors.Is(err, api.ErrUnreachable) {
+		return realms, err
+	}
+	realms, direct := a.realmsWithoutDaemon(ctx)
+	if direct != nil {
+		return nil, &exitError{exitUsage, fmt.Errorf("%w; and without it: %w", err, direct)}
+	}
+	a.talk("no daemon answers: this is what containerd shows")
+	return realms, nil
+}
+
+// print prints everything at the first time, and after that what has changed.
+func (l *listing[T]) print(realms []status.Realm) error {
+	items := l.pick(realms)
+	changed, err := l.changes(items)
+	if err != nil {
+		return err
+	}
+	switch l.format {
+	case "json", "yaml":
+		if l.headed && len(changed) == 0 {
+			return nil
+		}
+		if l.format == "yaml" && l.headed {
+			if err := l.a.print("---\n"); err != nil {
+				return err
+			}
+		}
+		l.headed = true
+		if items == nil {
+			items = []T{}
+		}
+		return l.a.structured(l.format, list[T]{apiVersion, l.kind, items})
+	case "name":
+		for _, item := range changed {
+			if err := l.a.print("%s\n", l.name(item)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return l.rows(changed)
+}
+
+func (l *listing[T]) rows(items []T) error {
+	columns := len(l.heads)
+	heads := slices.Clone(l.heads)
+	if l.format == "wide" {
+		heads = append(heads, l.wide...)
+		columns = len(heads)
+	}
+	rows := make([][]string, len(items))
+	for i, item := range items {
+		rows[i] = l.row(l.a, item)[:columns]
+	}
+	if !l.headed {
+		l.headed = true
+		l.table.a = l.a
+		if err := l.table.head(heads, rows); err != nil {
+			return err
+		}
+	}
+	for _, r := range rows {
+		if err := l.table.row(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// changes returns the items that are not as they were at the last call, and tells of those that are gone.
+func (l *listing[T]) changes(items []T) ([]T, error) {
+	var changed []T
+	now := map[string]string{}
+	for _, item := range items {
+		text, err := json.Marshal(item)
+		if err != nil {
+			return nil, fmt.Errorf("compare with what was printed: %w", err)
+		}
+		name := l.name(item)
+		now[name] = string(text)
+		if l.last[name] != string(text) {
+			changed = append(changed, item)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(l.last)) {
+		if _, there := now[name]; !there {
+			l.a.talk("%s is gone", name)
+		}
+	}
+	l.last = now
+	return changed, nil
+}
