@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/content"
@@ -11,9 +12,11 @@ import (
 	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/containerd/log"
 	"github.com/containerd/platforms"
 	"github.com/opencontainers/image-spec/identity"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/sirupsen/logrus"
 )
 
 // keepLabels is an image store in which a pull over a record that exists leaves that record's labels alone: the
@@ -49,9 +52,10 @@ func (c *Client) UpdateImageLabels(ctx context.Context, ns, ref string, labels m
 	return err
 }
 
-// DeleteImage implements Services.
+// DeleteImage implements Services. It waits for the garbage collection: containerd sometimes misses the last of several
+// deletions in a row, and then keeps content, and with it the namespace, until something else is deleted.
 func (c *Client) DeleteImage(ctx context.Context, ns, ref string) error {
-	return c.client.ImageService().Delete(namespaces.WithNamespace(ctx, ns), ref)
+	return c.client.ImageService().Delete(namespaces.WithNamespace(ctx, ns), ref, images.SynchronousDelete())
 }
 
 // ImageConfig implements Services.
@@ -79,6 +83,8 @@ func (c *Client) ImageConfig(ctx context.Context, ns, ref string) (ocispec.Image
 
 // Pull implements Services. It only asks for what the host's platform needs.
 func (c *Client) Pull(ctx context.Context, ns, ref string, labels map[string]string) (images.Image, error) {
+	// The library logs what it returns as an error anyway.
+	ctx = log.WithLogger(ctx, logrus.NewEntry(&logrus.Logger{Out: io.Discard}))
 	image, err := c.client.Pull(namespaces.WithNamespace(ctx, ns), ref,
 		containerd.WithResolver(c.resolver()),
 		containerd.WithPlatformMatcher(platforms.Default()),

@@ -2,7 +2,9 @@ package ctrd
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"time"
@@ -87,15 +89,17 @@ func (c *Client) Version(ctx context.Context) (string, error) {
 // Subscribe implements Services.
 func (c *Client) Subscribe(ctx context.Context) (<-chan *events.Envelope, <-chan error) {
 	ch, ended := c.client.EventService().Subscribe(ctx)
-	// The client hands gRPC's own errors through, and none at all when the context ends while nobody reads.
 	errs := make(chan error, 1)
 	go func() {
 		defer close(errs)
-		if err, ok := <-ended; ok {
-			errs <- errgrpc.ToNative(err)
-		} else {
-			errs <- ctx.Err()
+		err, ok := <-ended
+		switch {
+		case !ok: // the client says nothing when the context ends while nobody reads the events
+			err = ctx.Err()
+		case errors.Is(err, io.EOF): // a daemon that ends in good order closes the stream without an error
+			err = fmt.Errorf("end of the event stream: %w", errdefs.ErrUnavailable)
 		}
+		errs <- err
 	}()
 	return ch, errs
 }
@@ -126,17 +130,18 @@ func (c *Client) NamespaceLabels(ctx context.Context, ns string) (map[string]str
 
 // CreateNamespace implements Services.
 func (c *Client) CreateNamespace(ctx context.Context, ns string, labels map[string]string) error {
-	return c.client.NamespaceService().Create(ctx, ns, labels)
+	// Containerd 1.6 makes the namespace and then fails to tell so, unless the request itself names a namespace.
+	return c.client.NamespaceService().Create(namespaces.WithNamespace(ctx, ns), ns, labels)
 }
 
 // SetNamespaceLabel implements Services.
 func (c *Client) SetNamespaceLabel(ctx context.Context, ns, key, value string) error {
-	return c.client.NamespaceService().SetLabel(ctx, ns, key, value)
+	return c.client.NamespaceService().SetLabel(namespaces.WithNamespace(ctx, ns), ns, key, value)
 }
 
 // DeleteNamespace implements Services.
 func (c *Client) DeleteNamespace(ctx context.Context, ns string) error {
-	return c.client.NamespaceService().Delete(ctx, ns)
+	return c.client.NamespaceService().Delete(namespaces.WithNamespace(ctx, ns), ns)
 }
 
 // Leases implements Services.

@@ -148,7 +148,7 @@ func (d *Daemon) store(_ *namespace, c *containers.Container) error {
 	switch {
 	case c.Runtime.Name == "":
 		return fmt.Errorf("container.Runtime.Name must be set: %w", errdefs.ErrInvalidArgument)
-	case c.Spec == nil:
+	case c.Spec == nil && d.old:
 		return fmt.Errorf("container.Spec must be set: %w", errdefs.ErrInvalidArgument)
 	case c.SnapshotKey != "" && c.Snapshotter == "":
 		return fmt.Errorf("container.Snapshotter must be set if container.SnapshotKey is set: %w", errdefs.ErrInvalidArgument)

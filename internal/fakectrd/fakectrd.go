@@ -113,6 +113,7 @@ type Daemon struct {
 	eventHook     func(Event) EventFault
 	reads, writes int
 	events        int
+	deletions     int // of tasks
 	trace         []Done
 }
 

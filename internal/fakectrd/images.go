@@ -191,7 +191,7 @@ func (d *Daemon) UpdateImageLabels(ctx context.Context, ns, ref string, labels m
 	})
 }
 
-// DeleteImage implements ctrd.Services. Its content goes with the next garbage collection.
+// DeleteImage implements ctrd.Services. It collects garbage before it returns.
 func (d *Daemon) DeleteImage(ctx context.Context, ns, ref string) error {
 	return write(ctx, d, "DeleteImage", ns, ref, func() error {
 		n := d.look(ns)
@@ -199,8 +199,8 @@ func (d *Daemon) DeleteImage(ctx context.Context, ns, ref string) error {
 			return notFound("image", ref)
 		}
 		delete(n.images, ref)
-		d.scheduleGC()
 		d.publish(ns, "/images/delete", &eventtypes.ImageDelete{Name: ref})
+		d.collectAll()
 		return nil
 	})
 }

@@ -106,7 +106,7 @@ func (d *Daemon) SnapshotMounts(ctx context.Context, ns, snapshotter, key string
 			return nil, err
 		}
 		if s.Kind == snapshots.KindCommitted {
-			return nil, notFound("active snapshot", key)
+			return nil, fmt.Errorf("snapshot %q not active or view: %w", key, errdefs.ErrFailedPrecondition)
 		}
 		return mounts(ns, key, s.Parent), nil
 	})
@@ -195,9 +195,13 @@ func (d *Daemon) GC() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.gcTimer = nil
-	if d.down {
-		return // Up schedules it again
+	if !d.down { // else Up schedules it again
+		d.collectAll()
 	}
+}
+
+// collectAll removes the garbage of all namespaces.
+func (d *Daemon) collectAll() {
 	for _, ns := range sortedKeys(d.namespaces) {
 		d.collect(ns, d.namespaces[ns])
 	}
