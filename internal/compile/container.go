@@ -33,6 +33,10 @@ func (c *compiler) container(own declared, head manifests.Document) state.Contai
 		defaults = d.Container
 	}
 	m := own.spec.WithDefaults(defaults)
+	place := own.field
+	if own.standalone {
+		place = "" // the document as a whole
+	}
 	return state.Container{
 		ID:         state.ContainerID(m.ID),
 		Name:       m.ID,
@@ -40,7 +44,7 @@ func (c *compiler) container(own declared, head manifests.Document) state.Contai
 		Suspended:  m.Annotations[manifests.AnnotationReconcile] == "disabled",
 		KeepAlways: m.Annotations[manifests.AnnotationPrune] == "disabled",
 		Standalone: own.standalone,
-		Origin:     c.origin(own.doc, own.field),
+		Origin:     c.origin(own.doc, place),
 		Lines:      lines(own, head),
 	}
 }

@@ -1,0 +1,91 @@
+package compile
+
+import (
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/tools/txtar"
+
+	"kukeon.io/kukeon-reconciler/internal/state"
+	"kukeon.io/kukeon-reconciler/manifests"
+)
+
+var update = flag.Bool("update", false, "write what is found into the fixtures; then read the difference")
+
+// TestMeaning compiles the manifests of each fixture, on a host without namespaces and with nothing accepted, and
+// compares the realms and problems that come out. How names are settled and what is accepted of it is proved by the
+// scripts of package accept.
+func TestMeaning(t *testing.T) {
+	paths, err := filepath.Glob("testdata/*.txtar")
+	if err != nil || len(paths) == 0 {
+		t.Fatalf("no fixtures: %v", err)
+	}
+	for _, path := range paths {
+		t.Run(strings.TrimSuffix(filepath.Base(path), ".txtar"), func(t *testing.T) {
+			archive, err := txtar.ParseFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			scan := manifests.Scan{Exists: true, Complete: true, Revision: "4711"}
+			for i := range archive.Files {
+				f := &archive.Files[i]
+				if f.Name != "want" {
+					scan.Files = append(scan.Files, manifests.Decode(f.Name, f.Data))
+					continue
+				}
+				got := show(t, Compile(scan, Options{}, nil, "owner", state.Accepted{}))
+				if *update {
+					f.Data = []byte(got)
+				} else if diff := cmp.Diff(string(f.Data), got); diff != "" {
+					t.Errorf("-want +got:\n%s", diff)
+				}
+			}
+			if *update {
+				if err := os.WriteFile(path, txtar.Format(archive), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+func show(t *testing.T, d Desired) string {
+	var b strings.Builder
+	for _, r := range d.Realms {
+		text, err := json.MarshalIndent(r, "", "  ")
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.Write(text)
+		b.WriteString("\n")
+	}
+	for _, p := range d.Problems {
+		b.WriteString(p.String() + "\n")
+	}
+	return b.String()
+}
+
+func TestATemplateMakesADifferentNamespaceOfEveryRealm(t *testing.T) {
+	for template, good := range map[string]bool{
+		DefaultTemplate: true, "{realm}": true, "{realm}.kukeon.io": true,
+		"": false, "kukeon": false, "{realm}{realm}": false, "kukeon_-{realm}": false, "{realm}-": false, "{Realm}": false,
+		strings.Repeat("k", 76) + "{realm}": false,
+	} {
+		if err := CheckTemplate(template); (err == nil) != good {
+			t.Errorf("template %q: %v", template, err)
+		}
+	}
+}
+
+func TestAWayToSpellASignalMeansNothing(t *testing.T) {
+	for in, want := range map[string]string{"": "", "9": "9", "int": "SIGINT", "SIGINT": "SIGINT", "sigrtmin+3": "SIGRTMIN+3"} {
+		if got := signal(in); got != want {
+			t.Errorf("%q became %q", in, got)
+		}
+	}
+}
