@@ -153,7 +153,7 @@ func (m *Manager) orphans(realms []status.Realm) []status.Orphan {
 	var out []status.Orphan
 	for _, r := range realms {
 		for _, l := range r.LeftAlone {
-			if l.Reason == string(plan.ReasonOrphaned) {
+			if l.Reason == string(plan.ReasonOrphaned) && !m.listed(r.Namespace, state.ContainerID(l.Object)) {
 				out = append(out, status.NewOrphan(r.Name, r.Namespace, state.ContainerID(l.Object)))
 			}
 		}
@@ -164,6 +164,11 @@ func (m *Manager) orphans(realms []status.Realm) []status.Orphan {
 		}
 	}
 	return out
+}
+
+// listed reports, under m.mu, whether the removal of a container was accepted already.
+func (m *Manager) listed(ns state.Namespace, id state.ContainerID) bool {
+	return slices.ContainsFunc(m.accepted.Removals, func(r state.Removal) bool { return r.Namespace == ns && r.Container == id })
 }
 
 // strays finds containers of ours in namespaces that no accepted realm and no removal accounts for.

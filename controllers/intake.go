@@ -97,7 +97,7 @@ func (m *Manager) hostFacts(ctx context.Context) ([]state.NamespaceSummary, stat
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err != nil {
-		if m.quiet.speak("summaries", m.cfg.Now()) {
+		if ctx.Err() == nil && m.quiet.speak("summaries", m.cfg.Now()) {
 			m.log.Error(err, "cannot list the host's namespaces")
 		}
 	} else {

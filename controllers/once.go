@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"kukeon.io/kukeon-reconciler/internal/apply"
 	"kukeon.io/kukeon-reconciler/internal/compile"
@@ -59,6 +60,10 @@ func Once(ctx context.Context, cfg Config, scan manifests.Scan, opts OnceOptions
 	if manifests.HasErrors(desired.Problems) || len(desired.Frozen) > 0 || !scan.Complete {
 		return nil, desired.Problems, ErrInvalidManifests
 	}
+	// A tombstone is intent enough: what it names is on the removal list from the start.
+	if err := cfg.Store.Save(state.Accepted{Removals: tombstones(desired.Realms, cfg.Now())}); err != nil {
+		return nil, desired.Problems, err
+	}
 	tally := newTally()
 	cfg.Source = fixedScan{scan}
 	cfg.Ended = tally.ended
@@ -72,6 +77,20 @@ func Once(ctx context.Context, cfg Config, scan manifests.Scan, opts OnceOptions
 	stop()
 	running.Wait()
 	return tally.outcomes(m, desired.Realms), desired.Problems, runErr
+}
+
+// tombstones lists the realms that the manifests want gone.
+func tombstones(realms []state.Realm, now time.Time) []state.Removal {
+	var out []state.Removal
+	for _, r := range realms {
+		if r.Tombstone {
+			out = append(out, state.Removal{
+				Realm: r.Name, Namespace: r.Namespace, Deletion: r.Deletion, At: now,
+				Why: "spec.state: Absent (" + r.Origin.String() + ")",
+			})
+		}
+	}
+	return out
 }
 
 // declared compiles the scan against the host, and refuses realms that the daemon manages.
@@ -123,6 +142,9 @@ func (m *Manager) settled(realms []state.Realm, opts OnceOptions) bool {
 		return false
 	}
 	for _, r := range realms {
+		if slices.ContainsFunc(m.accepted.Removals, func(x state.Removal) bool { return x.Realm == r.Name }) {
+			return false
+		}
 		if m.realms[r.Name] == nil {
 			continue // a tombstone whose removal has ended
 		}

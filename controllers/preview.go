@@ -21,7 +21,7 @@ type Foreseen struct {
 
 // Preview says what would be done if the scan's manifests were accepted as they are, without writing anything.
 // The problems are everything wrong with the manifests; realms with an error in them are not previewed.
-func Preview(ctx context.Context, host Host, scan manifests.Scan, template, managedBy string, now time.Time) ([]Foreseen, []manifests.Problem, error) {
+func Preview(ctx context.Context, host Host, scan manifests.Scan, template string, now time.Time) ([]Foreseen, []manifests.Problem, error) {
 	owner, err := host.Owner(ctx)
 	if err != nil {
 		return nil, nil, err
@@ -35,7 +35,7 @@ func Preview(ctx context.Context, host Host, scan manifests.Scan, template, mana
 	var out []Foreseen
 	for _, r := range desired.Realms {
 		accepted, ok := d.Accepted.Realms[r.Name]
-		want := plan.Want{Realm: r, ManagedBy: managedBy}
+		want := plan.Want{Realm: r, ManagedBy: managedBy(namespaces, r.Namespace)}
 		if !ok { // a tombstone
 			want.Removing, want.Why = true, "spec.state: Absent ("+r.Origin.String()+")"
 		}
@@ -47,9 +47,11 @@ func Preview(ctx context.Context, host Host, scan manifests.Scan, template, mana
 			want.Suspended = "annotation kukeon.io/reconcile: disabled (" + r.Origin.String() + ")"
 		}
 		course := plan.Foresee(want, have, now)
+		next := plan.Diff(want, have, plan.Busy{}, now)
+		next.Waits = course.Waits // what is still waited for at the end of the course
 		p := status.Pass{
 			Accepted: accepted, Want: want, Have: have, Seen: true, ObserveOnly: true, Now: now,
-			Plan: plan.Diff(want, have, plan.Busy{}, now), Problems: problemTexts(d.Problems, r.Paths),
+			Plan: next, Problems: problemTexts(d.Problems, r.Paths),
 		}
 		for _, s := range course.Steps {
 			p.Steps = append(p.Steps, s.String())
@@ -57,4 +59,14 @@ func Preview(ctx context.Context, host Host, scan manifests.Scan, template, mana
 		out = append(out, Foreseen{r.Name, course, status.Summarize(status.Realm{}, p)})
 	}
 	return out, d.Problems, nil
+}
+
+// managedBy is who answers for a namespace now; nobody yet means the daemon.
+func managedBy(namespaces []state.NamespaceSummary, ns state.Namespace) string {
+	for _, n := range namespaces {
+		if n.Name == ns && n.Labels[state.LabelManagedBy] != "" {
+			return n.Labels[state.LabelManagedBy]
+		}
+	}
+	return state.ManagedByDaemon
 }

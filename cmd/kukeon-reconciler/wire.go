@@ -87,7 +87,13 @@ func (a *app) looker() (*ctrd.Client, *ctrd.Host, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("containerd at %s: %w", a.settings.containerd, err)
 	}
-	return client, ctrd.New(ctrd.Config{Services: client, Snapshotter: a.settings.snapshotter, Log: logr.Discard(), Now: a.now}), nil
+	boot := "" // without a run directory nothing was started since the host came up
+	if _, err := os.Stat(a.settings.runDir); err == nil {
+		if boot, err = bootID(a.settings.runDir); err != nil {
+			return nil, nil, errors.Join(err, client.Close())
+		}
+	}
+	return client, ctrd.New(ctrd.Config{Services: client, Snapshotter: a.settings.snapshotter, Boot: boot, Log: logr.Discard(), Now: a.now}), nil
 }
 
 // preview says what manifests would change, straight from containerd.
@@ -99,7 +105,7 @@ func (a *app) preview(ctx context.Context, scan manifests.Scan) (out []status.Re
 	defer closing(client, &err)
 	ctx, cancel := context.WithTimeout(ctx, lookLimit)
 	defer cancel()
-	foreseen, problems, err := controllers.Preview(ctx, host, scan, a.settings.template, state.ManagedByDaemon, a.now())
+	foreseen, problems, err := controllers.Preview(ctx, host, scan, a.settings.template, a.now())
 	for _, f := range foreseen {
 		out = append(out, f.Status)
 	}
@@ -133,7 +139,7 @@ func (a *app) realmsWithoutDaemon(ctx context.Context) (out []status.Realm, err 
 		if err != nil {
 			return nil, err
 		}
-		want := plan.Want{Realm: recorded(realm, have), ManagedBy: n.Labels[state.LabelManagedBy]}
+		want := recorded(realm, have)
 		out = append(out, status.Summarize(status.Realm{}, status.Pass{
 			Accepted: state.AcceptedRealm{Realm: want.Realm, Generation: 1}, Want: want, Have: have, Seen: true,
 			Plan: plan.Diff(want, have, plan.Busy{}, a.now()), ObserveOnly: true, Now: a.now(),
@@ -143,22 +149,29 @@ func (a *app) realmsWithoutDaemon(ctx context.Context) (out []status.Realm, err 
 }
 
 // recorded is the realm as the containers of ours in its namespace declare it.
-func recorded(name state.RealmName, have state.Observed) state.Realm {
-	r := state.Realm{Name: name, Namespace: have.Namespace}
+func recorded(name state.RealmName, have state.Observed) plan.Want {
+	want := plan.Want{
+		Realm:     state.Realm{Name: name, Namespace: have.Namespace},
+		ManagedBy: have.Labels[state.LabelManagedBy], Completions: map[state.ContainerID]state.Completion{},
+	}
 	for _, o := range have.Containers {
 		if o.Record == nil || o.Owner() != have.Owner {
 			continue
 		}
-		container := o.Labels[state.LabelContainer]
-		if container == "" {
-			container = string(o.ID)
-		}
-		r.Containers = append(r.Containers, state.Container{
-			ID: o.ID, Name: container, Spec: o.Record.Spec,
+		c := state.Container{
+			ID: o.ID, Name: o.Labels[state.LabelContainer], Spec: o.Record.Spec,
 			Origin: state.Origin{Path: o.Labels[state.LabelSource], Revision: o.Labels[state.LabelRevision]},
-		})
+		}
+		if c.Name == "" {
+			c.Name = string(o.ID)
+		}
+		want.Realm.Containers = append(want.Realm.Containers, c)
+		exit, ended := state.ParseExit(o.Labels[state.LabelExit])
+		if ended && o.Task.Status == state.TaskNone && c.Spec.Restart.Policy != state.RestartAlways {
+			want.Completions[o.ID] = state.Completion{Digest: c.Spec.Digest(), Code: exit.Code, Time: exit.At}
+		}
 	}
-	return r
+	return want
 }
 
 // applyOnce converges what the scan declares, and ends.
