@@ -129,6 +129,9 @@ func (h *Host) prepareSnapshot(
 		h.mirror(at.ns).mark(dirt{store: true})
 		return nil, false, &outcome.Waiting{For: "image " + op.Spec.Image + " to be unpacked"}
 	}
+	if err == nil {
+		h.mirror(at.ns).prepared(snapshotter, op.SnapshotKey, labels)
+	}
 	return mounts, false, err
 }
 
@@ -159,9 +162,13 @@ func (h *Host) sameContainer(ctx context.Context, op plan.Create, c containers.C
 
 // dropSnapshot takes back a snapshot that we have just prepared.
 func (h *Host) dropSnapshot(ctx context.Context, ns state.Namespace, snapshotter, key string) error {
-	return absent(change(context.WithoutCancel(ctx), "removing snapshot "+key, func(ctx context.Context) error {
+	err := change(context.WithoutCancel(ctx), "removing snapshot "+key, func(ctx context.Context) error {
 		return h.svc.RemoveSnapshot(ctx, string(ns), snapshotter, key)
-	}))
+	})
+	if err = absent(err); err == nil {
+		h.mirror(ns).removed(key)
+	}
+	return err
 }
 
 // removeOurSnapshot removes a snapshot that carries our owner.

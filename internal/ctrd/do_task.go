@@ -53,13 +53,13 @@ func (h *Host) start(ctx context.Context, at target, op plan.Start) error {
 	}
 	now, pid := h.cfg.Now(), t.Pid
 	if state.TaskStatus(t.Status) != state.TaskCreated {
-		if pid, err = h.createTask(ctx, at, op, c, int(now.UnixMilli())); err != nil || pid == 0 {
+		if pid, err = h.createTask(ctx, at, op, c, int(now.UnixMilli())); err != nil {
 			return err
 		}
 	}
 	// Before the process runs, so that a one-shot which did run is never run again.
 	started := state.Started{Digest: op.Digest.Short(), At: now, Boot: h.cfg.Boot}
-	if err := h.setStart(ctx, at.ns, &c, nil, started.String()); err != nil {
+	if err := h.setStart(ctx, at.ns, &c, nil, started.String()); err != nil || pid == 0 {
 		return err
 	}
 	return h.startTask(ctx, at.ns, op, pid, c)
@@ -167,7 +167,7 @@ func (h *Host) prepareOutput(at target, op plan.Start, run int) (Streams, io.Clo
 	return streams, closer, err
 }
 
-// startTask starts a created task. When that fails for certain the mark of the start and the task are taken back, so
+// startTask starts a created task. When that fails for certain the task and the mark of the start are taken back, so
 // that the next try makes a new one.
 func (h *Host) startTask(ctx context.Context, ns state.Namespace, op plan.Start, pid uint32, c containers.Container) error {
 	err := error(nil)
@@ -181,7 +181,11 @@ func (h *Host) startTask(ctx context.Context, ns state.Namespace, op plan.Start,
 	}
 	if definite(err) {
 		ctx := context.WithoutCancel(ctx)
-		return errors.Join(err, h.setStart(ctx, ns, &c, nil, ""), h.deleteTask(ctx, ns, op.ID))
+		// A process that runs after all keeps its task, and its mark.
+		if deleteErr := h.deleteTask(ctx, ns, op.ID); deleteErr != nil {
+			return errors.Join(err, deleteErr)
+		}
+		return errors.Join(err, h.setStart(ctx, ns, &c, nil, ""))
 	}
 	return err
 }

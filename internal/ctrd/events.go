@@ -24,6 +24,9 @@ func (h *Host) handle(e *events.Envelope) {
 		return // content and the like
 	}
 	h.mu.Lock()
+	if _, known := h.spaces[state.Namespace(e.Namespace)]; !known {
+		h.spaces = nil // a write into a namespace that does not exist makes it, without a word
+	}
 	m, ok := h.mirrors[state.Namespace(e.Namespace)]
 	h.mu.Unlock()
 	if !ok {
@@ -113,19 +116,26 @@ func (m *mirror) handle(v any, now time.Time) bool {
 	return false
 }
 
-// touchRecord makes a container's record dirty. m.mu is held.
+// touchRecord makes a container's record dirty and reports whether that is news. m.mu is held.
 func (m *mirror) touchRecord(id string) bool {
 	e := m.entry(state.ContainerID(id))
-	e.record.dirty, e.record.slow = true, false
-	return m.busy[state.ContainerID(id)] == 0
+	return e.record.touch() && m.busy[state.ContainerID(id)] == 0
 }
 
-// touchTask makes a task dirty and tells who waits for it. m.mu is held.
+// touchTask makes a task dirty, tells who waits for it and reports whether that is news. m.mu is held.
 func (m *mirror) touchTask(id string, alive bool) bool {
 	e := m.entry(state.ContainerID(id))
-	e.task.dirty, e.task.slow, e.alive = true, false, alive
+	e.alive = alive
 	m.notify(state.ContainerID(id))
-	return m.busy[state.ContainerID(id)] == 0
+	return e.task.touch() && m.busy[state.ContainerID(id)] == 0
+}
+
+// touch makes a part dirty and reports whether that is news: whoever made it dirty before has woken somebody, or will
+// at the end of an operation.
+func (p *part) touch() (news bool) {
+	news = !p.dirty || p.slow
+	p.dirty, p.slow = true, false
+	return news
 }
 
 // seen reports whether the mirror knew already that the task has this status. m.mu is held.
@@ -148,8 +158,7 @@ func (m *mirror) snapshotRemoved(key string) bool {
 	look := false
 	for id, e := range m.entries {
 		if e.recorded && e.container.SnapshotKey == key {
-			e.snapshot.dirty, e.snapshot.slow = true, false
-			look = look || m.busy[id] == 0
+			look = e.snapshot.touch() && m.busy[id] == 0 || look
 		}
 	}
 	for _, chain := range m.chain {

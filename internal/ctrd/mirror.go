@@ -84,7 +84,6 @@ type entry struct {
 type taskSeen struct {
 	TaskInfo
 	since time.Time
-	ran   time.Duration
 	// running is when this process saw the pid run first; zero when it never did.
 	running time.Time
 	// last is when the task was last seen in this status.
@@ -123,7 +122,7 @@ func (m *mirror) markContainer(id state.ContainerID) {
 	defer m.mu.Unlock()
 	e := m.entry(id)
 	for _, p := range []*part{&e.record, &e.task, &e.snapshot} {
-		p.dirty, p.slow = true, false
+		p.touch()
 	}
 }
 
@@ -141,7 +140,6 @@ func (m *mirror) entry(id state.ContainerID) *entry {
 	e, ok := m.entries[id]
 	if !ok {
 		e = &entry{}
-		e.record.dirty, e.task.dirty = true, true
 		e.seen.Status = string(state.TaskNone)
 		m.entries[id] = e
 	}
@@ -159,6 +157,9 @@ func (m *mirror) namespaceLabels() (labels map[string]string, known bool) {
 	defer m.mu.Unlock()
 	return m.labels, m.known && !m.dirty.labels
 }
+
+// stale reports whether what is known of the part may not be true.
+func (p *part) stale() bool { return p.dirty || p.slow || p.applied == 0 }
 
 // answered notes the answer of a read, and reports whether it is the newest. m.mu is held.
 func (p *part) answered(read uint64) bool {
@@ -181,7 +182,11 @@ func (m *mirror) applyRecord(read uint64, id state.ContainerID, c *containers.Co
 		return
 	}
 	if !e.recorded || e.container.SnapshotKey != c.SnapshotKey || e.container.Snapshotter != c.Snapshotter {
-		e.snapshot.dirty, e.snapMissing = true, false
+		has := m.hasSnapshot(c)
+		if has {
+			e.snapshot.answered(read)
+		}
+		e.snapshot.dirty, e.snapMissing = !has, false
 	}
 	e.recorded, e.container, e.decoded, e.problem = true, *c, nil, ""
 	// A removed extension stays behind as an empty one.
@@ -193,6 +198,29 @@ func (m *mirror) applyRecord(read uint64, id state.ContainerID, c *containers.Co
 			e.decoded = &r
 		}
 	}
+}
+
+// hasSnapshot reports whether the container's snapshot was listed, or prepared by us, and not heard to go since. m.mu is
+// held.
+func (m *mirror) hasSnapshot(c *containers.Container) bool {
+	_, ok := m.snaps[c.SnapshotKey]
+	return ok && c.Snapshotter == m.snapshotter
+}
+
+// prepared notes a snapshot that we made.
+func (m *mirror) prepared(snapshotter, key string, labels map[string]string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if snapshotter == m.snapshotter {
+		m.snaps[key] = snapshots.Info{Name: key, Labels: labels}
+	}
+}
+
+// removed notes a snapshot that we removed.
+func (m *mirror) removed(key string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.snapshotRemoved(key)
 }
 
 // applyTask notes a definite answer about a task. m.mu is held.
@@ -219,7 +247,6 @@ func (m *mirror) applyTask(read uint64, id state.ContainerID, t TaskInfo, now ti
 		}
 	case state.TaskStopped:
 		is.since = exitSeen(was, t, now)
-		is.ran = m.ran(e, is)
 	}
 	e.seen = is
 }
@@ -241,12 +268,12 @@ func exitSeen(was taskSeen, t TaskInfo, now time.Time) time.Time {
 }
 
 // ran is how long a stopped task ran: since it was seen to run, else since its label says that it was started.
-func (m *mirror) ran(e *entry, t taskSeen) time.Duration {
-	if !t.running.IsZero() {
-		return max(0, t.since.Sub(t.running))
+func (e *entry) ran() time.Duration {
+	if !e.seen.running.IsZero() {
+		return max(0, e.seen.since.Sub(e.seen.running))
 	}
-	if started, ok := state.ParseStarted(e.container.Labels[state.LabelStarted]); ok && !t.ExitedAt.IsZero() {
-		return max(0, t.ExitedAt.Sub(started.At))
+	if started, ok := state.ParseStarted(e.container.Labels[state.LabelStarted]); ok && !e.seen.ExitedAt.IsZero() {
+		return max(0, e.seen.ExitedAt.Sub(started.At))
 	}
 	return 0
 }
@@ -254,7 +281,7 @@ func (m *mirror) ran(e *entry, t taskSeen) time.Duration {
 // sweep forgets ids of which nothing is left. m.mu is held.
 func (m *mirror) sweep() {
 	maps.DeleteFunc(m.entries, func(id state.ContainerID, e *entry) bool {
-		return !e.recorded && !e.alive && !e.record.dirty && !e.task.dirty && !e.record.slow && !e.task.slow &&
+		return !e.recorded && !e.alive && !e.record.stale() && !e.task.stale() &&
 			e.record.reading+e.task.reading == 0 && m.busy[id] == 0
 	})
 }
@@ -277,7 +304,7 @@ func (m *mirror) observed(owner state.Owner, boot string, leased func(id string)
 		if e.recorded {
 			named[e.container.SnapshotKey]++
 		}
-		certain = certain && !e.record.dirty && !e.record.slow
+		certain = certain && !e.record.stale()
 	}
 	slices.SortFunc(o.Containers, func(a, b state.ObservedContainer) int { return cmp.Compare(a.ID, b.ID) })
 	for _, i := range m.images {
@@ -322,7 +349,7 @@ func (e *entry) observed(id state.ContainerID) state.ObservedContainer {
 	case e.task.slow:
 		c.Task = state.Task{Status: state.TaskUnknown, Pid: e.seen.Pid, Since: e.slowSince}
 	case c.Task.Status == state.TaskStopped:
-		c.Task.ExitCode, c.Task.ExitedAt, c.Task.Ran = int(e.seen.ExitCode), e.seen.ExitedAt, e.seen.ran
+		c.Task.ExitCode, c.Task.ExitedAt, c.Task.Ran = int(e.seen.ExitCode), e.seen.ExitedAt, e.ran()
 	}
 	return c
 }

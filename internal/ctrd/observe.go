@@ -61,14 +61,13 @@ func (h *Host) refresh(ctx context.Context, m *mirror) error {
 		return err
 	}
 	// A container record that went while its task may live: only the list tells.
-	if !m.needTasks() {
-		return nil
+	if m.needTasks() {
+		if err := h.readTasks(ctx, m); err != nil {
+			m.mark(dirt{tasks: true})
+			return err
+		}
 	}
-	if err := h.readTasks(ctx, m); err != nil {
-		m.mark(dirt{tasks: true})
-		return err
-	}
-	return h.readParts(ctx, m)
+	return h.readParts(ctx, m) // what the answers so far led to, such as a record that names another snapshot
 }
 
 func (m *mirror) needTasks() bool {
@@ -119,7 +118,8 @@ func (m *mirror) settleSnapshots() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, e := range m.entries {
-		if _, ok := m.snaps[e.container.SnapshotKey]; ok && e.container.Snapshotter == m.snapshotter {
+		if m.hasSnapshot(&e.container) {
+			e.snapshot.answered(m.number())
 			e.snapMissing, e.snapshot.dirty = false, false
 		}
 	}
@@ -183,13 +183,8 @@ func (h *Host) readRecords(ctx context.Context, m *mirror) error {
 	for _, c := range all {
 		id := state.ContainerID(c.ID)
 		there[id] = true
-		e, isNew := m.entries[id], false
-		if e == nil {
-			e, isNew = m.entry(id), true
-		}
 		m.applyRecord(n, id, &c)
-		e.snapshot.dirty = true
-		e.record.dirty = e.record.dirty && !isNew
+		m.entry(id).snapshot.dirty = true
 	}
 	for id := range m.entries {
 		if !there[id] {
@@ -238,21 +233,16 @@ func (m *mirror) applyTasks(read uint64, all []TaskInfo, now time.Time) {
 	m.mu.Lock()
 	for _, t := range all {
 		id := state.ContainerID(t.ID)
-		e, isNew := m.entries[id], false
-		if e == nil {
-			e, isNew = m.entry(id), true
-		}
-		e.alive = true
+		m.entry(id).alive = true
 		if t.Status == string(state.TaskUnknown) {
 			continue // its own answer decides
 		}
 		listed[id] = true
 		m.applyTask(read, id, t, now)
-		e.task.dirty = e.task.dirty && !isNew
 	}
 	for id, e := range m.entries {
 		// Get says NotFound for every task without a record: for those, the list is all there is.
-		if !listed[id] && !e.recorded && !e.record.dirty && e.record.reading == 0 {
+		if !listed[id] && !e.recorded && !e.record.stale() && e.record.reading == 0 {
 			listed[id] = true
 			m.applyTask(read, id, TaskInfo{Status: string(state.TaskNone)}, now)
 		}

@@ -103,7 +103,7 @@ func (h *Host) jobs(m *mirror, slow bool) []job {
 		if slow {
 			return p.slow && p.reading == 0
 		}
-		return p.dirty && !p.slow
+		return !p.slow && (p.dirty || p.applied == 0 && p.reading == 0)
 	}
 	var out []job
 	for id, e := range m.entries {

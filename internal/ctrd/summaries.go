@@ -123,7 +123,7 @@ func (m *mirror) cleanRecords() ([]containers.Container, bool) {
 	clean := m.exists && !m.dirty.records
 	var all []containers.Container
 	for _, e := range m.entries {
-		clean = clean && !e.record.dirty && !e.record.slow && e.record.reading == 0
+		clean = clean && !e.record.stale() && e.record.reading == 0
 		if e.recorded {
 			all = append(all, e.container)
 		}
