@@ -65,7 +65,7 @@ func (c *compiler) settleNamespaces() {
 			continue
 		}
 		if d.realm.Tombstone { // it claims nothing, and takes away what was accepted
-			d.realm.Namespace = c.prev.Realms[name].Namespace
+			d.realm.Namespace = c.home(name, "")
 			continue
 		}
 		if err := c.resolve(d); err != nil {
