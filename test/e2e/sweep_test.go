@@ -1,0 +1,126 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+
+	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/containerd/errdefs"
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+)
+
+// end ends the reconciler and its logd, empties the host's namespaces, and removes its directories.
+func (h *host) end(ctx SpecContext) {
+	if CurrentSpecReport().Failed() {
+		h.explain()
+	}
+	if h.alive() {
+		h.kill()
+	}
+	h.endLogd()
+	left, err := h.namespaces()
+	Expect(err).NotTo(HaveOccurred())
+	sweep(ctx, left...)
+	Expect(h.proxy.Close()).To(Succeed())
+	Expect(processes(h.runDir)).To(BeEmpty(), "processes of ours are left")
+	Expect(os.RemoveAll(h.dir)).To(Succeed())
+}
+
+// endLogd ends the log pump that `run` has started.
+func (h *host) endLogd() {
+	GinkgoHelper()
+	for _, pid := range processes(h.runDir) {
+		if err := syscall.Kill(pid, syscall.SIGTERM); !errors.Is(err, syscall.ESRCH) {
+			Expect(err).NotTo(HaveOccurred())
+		}
+	}
+	Eventually(processes).WithArguments(h.runDir).Should(BeEmpty(), "logd outlives SIGTERM")
+}
+
+// explain prints what a person wants to see of a failed spec.
+func (h *host) explain() {
+	GinkgoWriter.Printf("--- the end of the reconciler's log\n%s\n", h.logTail())
+	left, err := h.namespaces()
+	GinkgoWriter.Printf("--- namespaces %v %v\n", left, err)
+	for _, ns := range left {
+		for _, objects := range []string{"containers", "tasks", "images", "leases", "snapshots"} {
+			out, err := tryCtr(ns, objects, "ls")
+			GinkgoWriter.Printf("--- ctr -n %s %s ls %v\n%s\n", ns, objects, err, out)
+		}
+	}
+	if h.alive() {
+		GinkgoWriter.Printf("--- status\n%s\n", h.cli("status"))
+	}
+}
+
+// sweep removes namespaces with all that is in them.
+func sweep(ctx context.Context, names ...string) {
+	GinkgoHelper()
+	client, err := containerd.New(daemon.Address)
+	Expect(err).NotTo(HaveOccurred())
+	defer client.Close()
+	for _, ns := range names {
+		// A lease, an image and a snapshot hold each other; what still holds on is gone the next time.
+		Eventually(func() error { return empty(namespaces.WithNamespace(ctx, ns), client, ns) }).Should(Succeed())
+	}
+}
+
+func empty(ctx context.Context, client *containerd.Client, ns string) error {
+	containers, err := client.Containers(ctx)
+	if err != nil {
+		return err
+	}
+	for _, c := range containers {
+		if err := removeContainer(ctx, c); err != nil {
+			return fmt.Errorf("container %s: %w", c.ID(), err)
+		}
+	}
+	records, err := client.ImageService().List(ctx)
+	for _, record := range records {
+		err = errors.Join(err, client.ImageService().Delete(ctx, record.Name))
+	}
+	leases, listErr := client.LeasesService().List(ctx)
+	err = errors.Join(err, listErr)
+	for _, lease := range leases {
+		err = errors.Join(err, client.LeasesService().Delete(ctx, lease))
+	}
+	for _, snapshotter := range []string{"overlayfs", "native"} {
+		service := client.SnapshotService(snapshotter)
+		var keys []string
+		walkErr := service.Walk(ctx, func(_ context.Context, i snapshots.Info) error {
+			keys = append(keys, i.Name)
+			return nil
+		})
+		err = errors.Join(err, walkErr)
+		for _, key := range keys {
+			if rmErr := service.Remove(ctx, key); rmErr != nil && !errdefs.IsNotFound(rmErr) {
+				err = errors.Join(err, rmErr)
+			}
+		}
+	}
+	deleteErr := client.NamespaceService().Delete(ctx, ns)
+	if errdefs.IsNotFound(deleteErr) {
+		deleteErr = nil
+	}
+	return errors.Join(err, deleteErr)
+}
+
+func removeContainer(ctx context.Context, c containerd.Container) error {
+	task, err := c.Task(ctx, nil)
+	if err == nil {
+		// The kill does not reach a paused process. When it is not paused there is nothing to resume.
+		_ = task.Resume(ctx)
+		_, err = task.Delete(ctx, containerd.WithProcessKill)
+	}
+	if err != nil && !errdefs.IsNotFound(err) && !strings.Contains(err.Error(), "not found") {
+		return err
+	}
+	return c.Delete(ctx)
+}
