@@ -50,7 +50,7 @@ func (a *app) findRealm(ctx context.Context, name string) (status.Realm, error) 
 	}
 	i := slices.IndexFunc(realms, func(r status.Realm) bool { return string(r.Name) == name })
 	if i < 0 {
-		return status.Realm{}, fmt.Errorf("there is no realm %q; `%s get realms` lists them: %w", name, program, api.ErrNotFound)
+		return status.Realm{}, status.Refuse(api.ErrNotFound, "there is no realm %q; `%s get realms` lists them", name, program)
 	}
 	return realms[i], nil
 }
@@ -69,8 +69,8 @@ func (a *app) findContainer(ctx context.Context, ref string) (status.Container, 
 	}
 	c, ok := r.Find(name)
 	if !ok {
-		return c, fmt.Errorf("realm %s has no container %q; `%s get containers -r %s` lists them: %w",
-			realm, name, program, realm, api.ErrNotFound)
+		return c, status.Refuse(api.ErrNotFound, "realm %s has no container %q; `%s get containers -r %s` lists them",
+			realm, name, program, realm)
 	}
 	return c, nil
 }

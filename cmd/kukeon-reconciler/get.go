@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -41,7 +42,10 @@ func (a *app) getRealmsCommand() *cobra.Command {
 						return len(args) > 0 && string(r.Name) != args[0]
 					})
 				}}
-			return l.run(cmd.Context(), args, watch)
+			if len(args) > 0 {
+				l.sought = "realm " + args[0]
+			}
+			return l.run(cmd.Context(), watch)
 		},
 	}
 	outputFlag(cmd, &format, getFormats...)
@@ -67,9 +71,13 @@ func (a *app) getContainersCommand() *cobra.Command {
 			l := &listing[status.Container]{a: a, kind: "ContainerList", format: format, name: status.Container.Ref,
 				heads: []string{"REALM", "NAME", "PHASE", "RESTARTS", "SYNCED", "SINCE", "IMAGE"},
 				wide:  []string{"PID", "HEALTH", "NAMESPACE", "ID", "SOURCE", "REVISION", "REASON", "MESSAGE"},
-				row:   containerRow,
-				pick:  func(realms []status.Realm) []status.Container { return pickContainers(realms, realm, args) }}
-			return l.run(cmd.Context(), args, watch)
+				row:   containerRow, ages: 5,
+				pick: func(realms []status.Realm) []status.Container { return pickContainers(realms, realm, args) }}
+			if len(args) > 0 {
+				l.sought = "container " + args[0]
+			}
+			l.within = realm
+			return l.run(cmd.Context(), watch)
 		},
 	}
 	outputFlag(cmd, &format, getFormats...)
@@ -107,6 +115,8 @@ type listing[T any] struct {
 	a           *app
 	kind        string
 	format      string
+	sought      string // what has to be there, in words; empty when nothing has to
+	within      string // the realm that has to be there; empty when none has to
 	heads, wide []string
 	pick        func([]status.Realm) []T
 	name        func(T) string
@@ -115,9 +125,10 @@ type listing[T any] struct {
 	table  table
 	headed bool
 	last   map[string]string // by name: what was printed, without what time alone changes
+	ages   int               // the column that time alone changes; 0 is none
 }
 
-func (l *listing[T]) run(ctx context.Context, args []string, watch bool) error {
+func (l *listing[T]) run(ctx context.Context, watch bool) error {
 	if watch {
 		err := l.a.client().Watch(ctx, l.print)
 		if ctx.Err() != nil {
@@ -129,8 +140,12 @@ func (l *listing[T]) run(ctx context.Context, args []string, watch bool) error {
 	if err != nil {
 		return err
 	}
-	if len(args) > 0 && len(l.pick(realms)) == 0 {
-		return fmt.Errorf("%q: not found: %w", args[0], api.ErrNotFound)
+	known := func(r status.Realm) bool { return string(r.Name) == l.within }
+	switch {
+	case l.within != "" && !slices.ContainsFunc(realms, known):
+		return status.Refuse(api.ErrNotFound, "there is no realm %s", l.within)
+	case l.sought != "" && len(l.pick(realms)) == 0:
+		return status.Refuse(api.ErrNotFound, "there is no %s", l.sought)
 	}
 	return l.print(realms)
 }
@@ -183,15 +198,10 @@ func (l *listing[T]) print(realms []status.Realm) error {
 }
 
 func (l *listing[T]) rows(items []T) error {
-	columns := len(l.heads)
-	heads := slices.Clone(l.heads)
-	if l.format == "wide" {
-		heads = append(heads, l.wide...)
-		columns = len(heads)
-	}
+	heads := l.columns()
 	rows := make([][]string, len(items))
 	for i, item := range items {
-		rows[i] = l.row(l.a, item)[:columns]
+		rows[i] = l.row(l.a, item)[:len(heads)]
 	}
 	if !l.headed {
 		l.headed = true
@@ -213,13 +223,13 @@ func (l *listing[T]) changes(items []T) ([]T, error) {
 	var changed []T
 	now := map[string]string{}
 	for _, item := range items {
-		text, err := json.Marshal(item)
+		text, err := l.looks(item)
 		if err != nil {
-			return nil, fmt.Errorf("compare with what was printed: %w", err)
+			return nil, err
 		}
 		name := l.name(item)
-		now[name] = string(text)
-		if l.last[name] != string(text) {
+		now[name] = text
+		if l.last[name] != text {
 			changed = append(changed, item)
 		}
 	}
@@ -230,4 +240,28 @@ func (l *listing[T]) changes(items []T) ([]T, error) {
 	}
 	l.last = now
 	return changed, nil
+}
+
+// looks is how the item is printed, as far as a change of it is worth printing it again.
+func (l *listing[T]) looks(item T) (string, error) {
+	if l.format == "name" {
+		return l.name(item), nil
+	}
+	if l.format == "json" || l.format == "yaml" {
+		text, err := json.Marshal(item)
+		return string(text), err
+	}
+	cells := slices.Clone(l.row(l.a, item)[:len(l.columns())])
+	if l.ages > 0 {
+		cells[l.ages] = ""
+	}
+	return strings.Join(cells, "\x00"), nil
+}
+
+// columns are the heads of the columns that are printed.
+func (l *listing[T]) columns() []string {
+	if l.format == "wide" {
+		return slices.Concat(l.heads, l.wide)
+	}
+	return l.heads
 }

@@ -3,13 +3,13 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"kukeon.io/kukeon-reconciler/internal/api"
 	"kukeon.io/kukeon-reconciler/internal/logs"
+	"kukeon.io/kukeon-reconciler/internal/status"
 )
 
 func (a *app) logsCommand() *cobra.Command {
@@ -67,9 +67,9 @@ func (a *app) explainNoLog(ctx context.Context, ref string, err error) error {
 	realms, asked := a.client().Realms(ctx)
 	switch {
 	case asked != nil:
-		return fmt.Errorf("%s has no log in %s: %w", ref, a.settings.logDir, api.ErrNotFound)
+		return status.Refuse(api.ErrNotFound, "%s has no log in %s", ref, a.settings.logDir)
 	case len(pickContainers(realms, "", []string{ref})) == 0:
-		return fmt.Errorf("there is no container %s; `%s get containers` lists them: %w", ref, program, api.ErrNotFound)
+		return status.Refuse(api.ErrNotFound, "there is no container %s; `%s get containers` lists them", ref, program)
 	}
 	a.talk("%s has written nothing yet", ref)
 	return nil

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"slices"
 
 	"github.com/spf13/cobra"
@@ -45,7 +44,7 @@ func (a *app) plan(ctx context.Context, paths, args []string) (bool, error) {
 	if len(args) > 0 {
 		realms = slices.DeleteFunc(realms, func(r status.Realm) bool { return string(r.Name) != args[0] })
 		if len(realms) == 0 {
-			return false, fmt.Errorf("there is no realm %q: %w", args[0], api.ErrNotFound)
+			return false, status.Refuse(api.ErrNotFound, "there is no realm %q", args[0])
 		}
 	}
 	changes := false

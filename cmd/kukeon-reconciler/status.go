@@ -71,7 +71,10 @@ func (p *page) host(h status.Host) bool {
 		part("manifests", text, h.Source.Complete && len(h.Source.Problems) == 0,
 			append(h.Source.Problems, "`"+program+" validate "+h.Source.Root+"` checks them")...)
 	}
-	part("logs", "pumped by "+orDash(h.Logs.Pump), h.Logs.Message == "", h.Logs.Message)
+	part("logs", "pumped by "+orDash(h.Logs.Pump), true) // a fallback is no trouble yet
+	if h.Logs.Message != "" {
+		p.line("%-12s %s", "", p.a.alarm(h.Logs.Message))
+	}
 	for _, hold := range h.Holds {
 		names := make([]string, len(hold.Realms))
 		for i, r := range hold.Realms {
@@ -107,7 +110,7 @@ func (p *page) realms(realms []status.Realm) bool {
 		case status.Degraded, status.Failed, status.Unknown:
 			well = false
 		}
-		if !r.Ready || !r.InSync || r.Condition(status.ConditionStalled).Status == status.True {
+		if !r.Ready || !r.InSync || r.Suspended != "" || r.Condition(status.ConditionStalled).Status == status.True {
 			p.line("  %s: %s", p.a.alarm(r.Reason), r.Message)
 		}
 		for _, hint := range r.Hints {
