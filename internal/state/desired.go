@@ -151,6 +151,8 @@ type Absence struct {
 	Since     time.Time   `json:"since"`
 	// Fingerprint of the directory when it was first seen missing.
 	Fingerprint string `json:"fingerprint"`
+	// Counted means that a second scan agreed: what is still there is held.
+	Counted bool `json:"counted,omitempty"`
 	// Empty means that the realm held no container of ours then.
 	Empty bool `json:"empty,omitempty"`
 }
