@@ -73,16 +73,17 @@ func (d *decider) gone(o object) bool {
 	}
 	seen := state.Absence{Realm: o.realm, Container: o.container, Since: d.scan.At, Fingerprint: d.scan.Fingerprint, Empty: d.empty(o.realm)}
 	for _, a := range d.prev.Absences {
-		if a.Realm == o.realm && a.Container == o.container && a.Fingerprint == seen.Fingerprint && !a.Since.After(d.scan.At) {
+		same := a.Fingerprint == seen.Fingerprint && !a.Since.After(d.scan.At)
+		if a.Realm == o.realm && a.Container == o.container && (same || a.Counted) {
 			seen = a
 		}
 	}
-	if d.scan.At.After(seen.Since) && d.scan.At.Sub(seen.Since) >= d.settings.PruneSettle {
-		delete(d.absences, o)
+	seen.Counted = seen.Counted || d.scan.At.After(seen.Since) && d.scan.At.Sub(seen.Since) >= d.settings.PruneSettle
+	d.absences[o] = seen // until the object goes
+	if seen.Counted {
 		d.wasEmpty[o.realm] = seen.Empty
 		return true
 	}
-	d.absences[o] = seen
 	d.look(seen.Since.Add(d.settings.PruneSettle))
 	return false
 }
@@ -112,6 +113,7 @@ func (d *decider) depart(name state.RealmName) {
 	r := d.prev.Realms[name].Realm
 	why := fmt.Sprintf("no manifest declares realm %s any more (it was %s)", name, r.Origin)
 	d.left[name] = true
+	delete(d.absences, object{realm: name})
 	var stay, goes []state.Container
 	for _, c := range r.Containers {
 		if goesByAbsence(c) {

@@ -152,6 +152,9 @@ func (d *decider) empty(name state.RealmName) bool {
 
 func (d *decider) hold(realms []state.RealmName, why string) {
 	realms = slices.Sorted(slices.Values(realms))
+	for _, name := range realms {
+		delete(d.absences, object{realm: name}) // it counted: the hold remembers it from now on
+	}
 	d.next.Holds = append(d.next.Holds, state.Hold{ID: holdID(realms), Realms: realms, Since: d.now, Why: why, RootChanged: d.rootChanged})
 	if d.settings.RemovalHold > 0 && !d.rootChanged {
 		d.look(d.now.Add(d.settings.RemovalHold))

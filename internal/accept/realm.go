@@ -138,6 +138,7 @@ func (d *decider) generation(last int64) int64 {
 // remove puts a container on the removal list.
 func (d *decider) remove(r state.Realm, c state.Container, why string) {
 	spec := c.Spec
+	delete(d.absences, object{r.Name, c.ID})
 	d.list(state.Removal{Realm: r.Name, Namespace: r.Namespace, Container: c.ID, Deletion: r.Deletion, At: d.now, Why: why, Spec: &spec})
 }
 
@@ -153,14 +154,13 @@ func (d *decider) leave(r state.Realm, containers []state.Container, why string)
 
 // list adds an entry to the removal list, or renews it. The list is sorted.
 func (d *decider) list(e state.Removal) {
-	at, found := slices.BinarySearchFunc(d.next.Removals, e, func(a, b state.Removal) int {
+	d.next.Removals = slices.DeleteFunc(d.next.Removals, func(r state.Removal) bool {
+		return r.Realm == e.Realm && r.Container == e.Container
+	})
+	d.next.Removals = append(d.next.Removals, e)
+	slices.SortFunc(d.next.Removals, func(a, b state.Removal) int {
 		return compareObjects(object{a.Realm, a.Container}, object{b.Realm, b.Container})
 	})
-	if found {
-		d.next.Removals[at] = e
-		return
-	}
-	d.next.Removals = slices.Insert(d.next.Removals, at, e)
 }
 
 // Ended returns the accepted state without the entry of the removal list for a container, or with an empty id for
