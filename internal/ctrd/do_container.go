@@ -61,18 +61,18 @@ func (h *Host) createUnderLease(ctx context.Context, at target, op plan.Create) 
 	if err != nil {
 		return err
 	}
-	image, chain, err := h.imageConfig(ctx, at.ns, op.Spec.Image)
+	image, err := h.resolveRef(ctx, at.ns, op.Spec.Image)
 	if errdefs.IsNotFound(err) {
 		return &outcome.Waiting{For: "image " + op.Spec.Image}
 	} else if err != nil {
 		return err
 	}
-	mounts, done, err := h.prepareSnapshot(ctx, at, op, snapshotter, chain, owner)
+	mounts, done, err := h.prepareSnapshot(ctx, at, op, snapshotter, image.chain, owner)
 	if err != nil || done {
 		return err
 	}
 	spec, err := blueprint{
-		ns: at.ns, id: op.ID, spec: op.Spec, image: image.Config,
+		ns: at.ns, id: op.ID, spec: op.Spec, image: image.config,
 		files: h.files(at.ns, op.ID), volumes: h.volumes(at.realm),
 		rootFS: func(read func(fs.FS) error) error { return h.cfg.Machine.ReadRootFS(ctx, mounts, read) },
 	}.encode(ctx)

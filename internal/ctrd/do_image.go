@@ -19,17 +19,65 @@ import (
 	"kukeon.io/kukeon-reconciler/internal/state"
 )
 
-// imageConfig reads an image's config and chain ID.
-func (h *Host) imageConfig(ctx context.Context, ns state.Namespace, ref string) (ocispec.Image, string, error) {
-	type read struct {
-		image ocispec.Image
-		chain string
+// resolved is what an image's target leads to.
+type resolved struct {
+	config ocispec.ImageConfig
+	chain  string // of the layers, which is the key of the snapshot of all of them
+}
+
+// maxResolved bounds what is remembered of images; a tag that moves every hour fills it in weeks.
+const maxResolved = 1000
+
+// resolve reads an image's config, the first time that it is seen.
+func (h *Host) resolve(ctx context.Context, ns state.Namespace, i images.Image) (resolved, error) {
+	digest := i.Target.Digest.String()
+	h.mu.Lock()
+	r, ok := h.resolved[digest]
+	h.mu.Unlock()
+	if ok {
+		return r, nil
 	}
-	r, err := look(ctx, "reading image "+ref, func(ctx context.Context) (read, error) {
-		image, chain, err := h.svc.ImageConfig(ctx, string(ns), ref)
-		return read{image, chain}, err
+	r, err := look(ctx, "reading image "+i.Name, func(ctx context.Context) (resolved, error) {
+		image, chain, err := h.svc.ImageConfig(ctx, string(ns), i.Name)
+		return resolved{image.Config, chain}, err
 	})
-	return r.image, r.chain, err
+	if err != nil {
+		return r, err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.resolved) >= maxResolved {
+		clear(h.resolved)
+	}
+	h.resolved[digest] = r
+	return r, nil
+}
+
+// resolveRef is resolve for a reference.
+func (h *Host) resolveRef(ctx context.Context, ns state.Namespace, ref string) (resolved, error) {
+	h.mu.Lock()
+	streaming := h.streaming
+	h.mu.Unlock()
+	if i, ok := h.mirror(ns).knownImage(ref); ok && streaming {
+		return h.resolve(ctx, ns, i)
+	}
+	i, err := h.image(ctx, ns, ref)
+	if err != nil {
+		return resolved{}, err
+	}
+	return h.resolve(ctx, ns, i)
+}
+
+// knownImage returns an image's record if what is known of it can be trusted.
+func (m *mirror) knownImage(ref string) (images.Image, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, i := range m.images {
+		if i.Name == ref {
+			return i, !m.dirty.store
+		}
+	}
+	return images.Image{}, false
 }
 
 func (h *Host) image(ctx context.Context, ns state.Namespace, ref string) (images.Image, error) {
@@ -149,10 +197,22 @@ func (h *Host) unpackUnderLease(ctx context.Context, ns state.Namespace, ref str
 	// Big images take longer to unpack than a call may last, and unpacking is many calls.
 	ctx, cancel := context.WithTimeout(ctx, state.LeaseSlack)
 	defer cancel()
-	if err := h.svc.Unpack(ctx, string(ns), ref, snapshotter); err != nil {
+	err = h.svc.Unpack(ctx, string(ns), ref, snapshotter)
+	h.mirror(ns).setIncomplete(ref, errdefs.IsNotFound(err))
+	if err != nil {
 		return readError("unpacking "+ref, err)
 	}
 	return nil
+}
+
+// setIncomplete notes whether content was missing when an image was to be unpacked.
+func (m *mirror) setIncomplete(ref string, incomplete bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.incomplete, ref)
+	if incomplete {
+		m.incomplete[ref] = true
+	}
 }
 
 // deleteImage deletes a record of ours.

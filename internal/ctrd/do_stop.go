@@ -60,8 +60,8 @@ func (h *Host) stop(ctx context.Context, at target, op plan.Stop) error {
 func (h *Host) stopSignal(ctx context.Context, ns state.Namespace, c containers.Container, declared string) syscall.Signal {
 	name := declared
 	if name == "" {
-		if image, _, err := h.imageConfig(ctx, ns, c.Image); err == nil {
-			name = image.Config.StopSignal
+		if image, err := h.resolveRef(ctx, ns, c.Image); err == nil {
+			name = image.config.StopSignal
 		}
 	}
 	if s, err := signal.ParseSignal(name); err == nil {

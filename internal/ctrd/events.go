@@ -104,6 +104,7 @@ func (m *mirror) handle(v any, now time.Time) bool {
 		return m.touchTask(v.ContainerID, true)
 	case *apievents.ImageCreate, *apievents.ImageUpdate, *apievents.ImageDelete:
 		m.dirty.store = true
+		clear(m.incomplete) // an import may have brought what was missing
 		return true
 	case *apievents.SnapshotPrepare:
 		return false // names nothing that we would act on: ours are known from their making

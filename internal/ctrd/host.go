@@ -94,7 +94,7 @@ type Host struct {
 	mirrors   map[state.Namespace]*mirror
 	streaming bool // events arrive: what is clean can be trusted
 	spaces    map[state.Namespace]map[string]string
-	chains    map[string]string // manifest digest -> chain ID; content does not change
+	resolved  map[string]resolved // by the digest of an image's target; content does not change
 
 	life       context.Context // of background reads; nil when Run is not running
 	background sync.WaitGroup
@@ -112,10 +112,10 @@ func New(cfg Config) *Host {
 	}
 	return &Host{
 		cfg: cfg, svc: cfg.Services,
-		leases:  leaseKeeper{svc: cfg.Services, held: map[leaseKey]*heldLease{}},
-		mirrors: map[state.Namespace]*mirror{},
-		chains:  map[string]string{},
-		slow:    make(chan struct{}, 1),
+		leases:   leaseKeeper{svc: cfg.Services, held: map[leaseKey]*heldLease{}},
+		mirrors:  map[state.Namespace]*mirror{},
+		resolved: map[string]resolved{},
+		slow:     make(chan struct{}, 1),
 	}
 }
 

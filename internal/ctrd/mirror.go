@@ -35,6 +35,7 @@ type mirror struct {
 	snaps       map[string]snapshots.Info // of the snapshotter, by key
 	snapshotter string
 	leases      []string
+	incomplete  map[string]bool      // image references that could not be unpacked for want of content
 	lookedUp    map[string]time.Time // image reference -> last answer of the registry
 
 	busy     map[state.ContainerID]int                        // operations under way
@@ -97,7 +98,7 @@ func newMirror(ns state.Namespace) *mirror {
 	return &mirror{
 		ns: ns, turn: make(chan struct{}, 1), dirty: allDirty,
 		entries: map[state.ContainerID]*entry{}, chain: map[string]string{}, snaps: map[string]snapshots.Info{},
-		lookedUp: map[string]time.Time{}, busy: map[state.ContainerID]int{}, creating: map[string]int{},
+		lookedUp: map[string]time.Time{}, incomplete: map[string]bool{}, busy: map[state.ContainerID]int{}, creating: map[string]int{},
 		watchers: map[state.ContainerID]map[chan struct{}]struct{}{},
 	}
 }
@@ -107,6 +108,7 @@ func (m *mirror) markAll() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.dirty = allDirty
+	clear(m.incomplete)
 }
 
 // mark makes parts dirty.
@@ -309,12 +311,12 @@ func (m *mirror) observed(owner state.Owner, boot string, leased func(id string)
 	slices.SortFunc(o.Containers, func(a, b state.ObservedContainer) int { return cmp.Compare(a.ID, b.ID) })
 	for _, i := range m.images {
 		digest := i.Target.Digest.String()
-		chain, ok := m.chain[digest]
-		if ok && chain != "" {
-			_, ok = m.snaps[chain]
-		}
+		chain, resolved := m.chain[digest]
+		_, unpacked := m.snaps[chain]
 		o.Images = append(o.Images, state.ObservedImage{
-			Ref: i.Name, Digest: digest, Owner: state.Owner(i.Labels[state.LabelOwner]), Unpacked: ok, LookedUp: m.lookedUp[i.Name],
+			Ref: i.Name, Digest: digest, Owner: state.Owner(i.Labels[state.LabelOwner]),
+			Unpacked: resolved && (unpacked || chain == ""), Incomplete: !resolved || m.incomplete[i.Name],
+			LookedUp: m.lookedUp[i.Name],
 		})
 	}
 	// A snapshot that the record of an unreadable container may name is no leftover.

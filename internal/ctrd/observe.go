@@ -15,7 +15,6 @@ import (
 	"github.com/containerd/errdefs"
 	"golang.org/x/sync/errgroup"
 
-	"kukeon.io/kukeon-reconciler/internal/outcome"
 	"kukeon.io/kukeon-reconciler/internal/state"
 )
 
@@ -294,41 +293,29 @@ func (h *Host) readStore(ctx context.Context, m *mirror) error {
 	return nil
 }
 
-// chainReads bounds the images whose content is read at a time.
-const chainReads = 8
+// imageReads bounds the images whose content is read at a time.
+const imageReads = 8
 
-// readChains maps the digests of images to the chain IDs of their layers, as far as their content is there.
+// readChains maps the digests of images to the chain IDs of their layers. What cannot be resolved is left out: content
+// is missing, or there is none for this platform.
 func (h *Host) readChains(ctx context.Context, ns state.Namespace, all []images.Image) (map[string]string, error) {
 	var mu sync.Mutex
 	out := map[string]string{}
 	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(chainReads)
+	g.SetLimit(imageReads)
 	for _, i := range all {
-		digest := i.Target.Digest.String()
-		h.mu.Lock()
-		chain, ok := h.chains[digest]
-		h.mu.Unlock()
-		if ok {
-			mu.Lock()
-			out[digest] = chain
-			mu.Unlock()
-			continue
-		}
 		g.Go(func() error {
-			_, chain, err := h.imageConfig(ctx, ns, i.Name)
+			r, err := h.resolve(ctx, ns, i)
 			switch {
-			case outcome.IsUnavailable(err):
+			case err != nil && !definite(err):
 				return err
-			case err != nil: // content is missing, or it is no image of this platform
+			case err != nil:
 				h.cfg.Log.V(1).Info("image cannot be used", "namespace", ns, "image", i.Name, "error", err.Error())
 				return nil
 			}
-			h.mu.Lock()
-			h.chains[digest] = chain
-			h.mu.Unlock()
 			mu.Lock()
-			out[digest] = chain
-			mu.Unlock()
+			defer mu.Unlock()
+			out[i.Target.Digest.String()] = r.chain
 			return nil
 		})
 	}

@@ -152,7 +152,7 @@ func (h *Host) Locate(ctx context.Context, ref string, except state.Namespace) (
 	all := slices.Sorted(maps.Keys(spaces))
 	has := make([]bool, len(all))
 	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(chainReads)
+	g.SetLimit(imageReads)
 	for i, ns := range all {
 		if ns == except {
 			continue
