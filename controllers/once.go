@@ -268,5 +268,8 @@ func orUnchanged(v Verb) Verb {
 // fixedScan is a Source that never changes.
 type fixedScan struct{ scan manifests.Scan }
 
+// Read implements Source.
 func (f fixedScan) Read(context.Context) manifests.Scan { return f.scan }
-func (f fixedScan) Changed() <-chan struct{}            { return nil }
+
+// Changed implements Source.
+func (f fixedScan) Changed() <-chan struct{} { return nil }

@@ -169,7 +169,7 @@ func TestAnEndThatCannotBeRememberedDeletesNothing(t *testing.T) {
 
 func TestOnlyAPullThatNobodyWantsIsCancelled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(func(ctx context.Context, _ state.Namespace, _ state.RealmName, op plan.Operation) error {
+		b := newBench(func(ctx context.Context, _ state.Namespace, _ state.RealmName, _ plan.Operation) error {
 			select {
 			case <-ctx.Done():
 				return ctx.Err()

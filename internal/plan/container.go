@@ -214,7 +214,7 @@ func (d *differ) life(c state.Container, o state.ObservedContainer) {
 func (d *differ) ended(c state.Container, o state.ObservedContainer, started state.Started, exit state.Exit) {
 	restarts := state.Count(o.Labels, state.LabelRestarts)
 	if d.final(c, exit, restarts) {
-		d.complete(c, o, exit)
+		d.complete(c, exit)
 		return
 	}
 	rebooted := started.Boot != "" && started.Boot != d.have.Boot
@@ -258,7 +258,7 @@ func (d *differ) final(c state.Container, exit state.Exit, restarts int) bool {
 }
 
 // complete plans that the end is remembered, and the task deleted after that.
-func (d *differ) complete(c state.Container, o state.ObservedContainer, exit state.Exit) {
+func (d *differ) complete(c state.Container, exit state.Exit) {
 	done := state.Completion{Digest: c.Spec.Digest(), Code: exit.Code, Time: exit.At}
 	if d.finished(c) {
 		done = d.want.Completions[c.ID] // remembered, but the task is still there

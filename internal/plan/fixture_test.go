@@ -313,7 +313,8 @@ func rewrite(t *testing.T, file string, a *txtar.Archive, got map[string]string)
 			kept = append(kept, f)
 		}
 	}
-	a.Files = append(kept, txtar.File{Name: "plan", Data: []byte(got["plan"])}, txtar.File{Name: "course", Data: []byte(got["course"])})
+	kept = append(kept, txtar.File{Name: "plan", Data: []byte(got["plan"])}, txtar.File{Name: "course", Data: []byte(got["course"])})
+	a.Files = kept
 	if err := os.WriteFile(file, txtar.Format(a), 0o644); err != nil {
 		t.Fatal(err)
 	}
