@@ -35,7 +35,7 @@ func TestTheCommandLineGoesBeforeTheEnvironmentAndThatBeforeTheFile(t *testing.T
 
 func TestAConfigFileIsStrict(t *testing.T) {
 	for name, test := range map[string]struct{ file, want string }{
-		"unknown key":      {"mainfests: /x\n", `unknown key "mainfests"`},
+		"unknown key":      {"manifest: /x\n", `unknown key "manifest"`},
 		"key twice":        {"run-dir: /x\nrun-dir: /y\n", "run-dir"},
 		"no scalar":        {"run-dir: [a]\n", "run-dir: the value is neither"},
 		"value of no use":  {"output: json\ncolor: 7\n", `--color "7"`},

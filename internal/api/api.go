@@ -62,8 +62,10 @@ var kinds = []struct {
 	{ErrInvalid, "Invalid", 400},
 	{ErrNotNow, "NotNow", 503},
 	{errForbidden, "Forbidden", 403},
-	{errFailed, "Failed", 500}, // whatever has no kind
 }
+
+// wordFailed is the word of errors that have no kind; their status is 500.
+const wordFailed = "Failed"
 
 var (
 	errForbidden = errors.New("forbidden")

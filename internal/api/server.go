@@ -55,7 +55,9 @@ func Serve(ctx context.Context, l net.Listener, b Backend, log logr.Logger) erro
 	if err != nil {
 		err = errors.Join(fmt.Errorf("requests to the status API were cut off: %w", err), srv.Close())
 	}
-	<-served
+	if end := <-served; !errors.Is(end, http.ErrServerClosed) {
+		err = errors.Join(err, end)
+	}
 	return err
 }
 
@@ -213,12 +215,14 @@ func (h *handler) answer(w http.ResponseWriter, v any, err error) {
 }
 
 func (h *handler) fail(w http.ResponseWriter, err error) {
+	code, f := http.StatusInternalServerError, failure{wordFailed, err.Error()}
 	for _, k := range kinds {
-		if errors.Is(err, k.err) || k.err == errFailed {
-			h.send(w, k.code, failure{k.word, err.Error()})
-			return
+		if errors.Is(err, k.err) {
+			code, f.Kind = k.code, k.word
+			break
 		}
 	}
+	h.send(w, code, f)
 }
 
 func (h *handler) send(w http.ResponseWriter, code int, v any) {
