@@ -85,10 +85,13 @@ func (c *compiler) spec(m manifests.ContainerSpec, own declared) state.Spec {
 			c.refuse(own.doc, own.field+"."+field, err.Error())
 		}
 	}
+	if own.standalone { // decoding did not know the realm's defaults, and could not hold the fields against each other
+		for _, conflict := range m.Conflicts() {
+			c.refuse(own.doc, own.field+"."+conflict.Field, conflict.Message)
+		}
+	}
 	var err error
-	if m.Image == "" { // of a document of its own, whose image the realm's defaults could have given
-		c.refuse(own.doc, own.field+".image", "required, and missing; write the image, here or in the realm's spec.defaults.container")
-	} else {
+	if m.Image != "" {
 		s.Image, err = manifests.NormalizeImage(m.Image)
 		check("image", err)
 	}
