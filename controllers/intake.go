@@ -49,7 +49,11 @@ func (m *Manager) look(ctx context.Context) time.Duration {
 		m.log.Error(err, "the accepted state cannot be saved; newer manifests wait")
 		saveError, d.Accepted = err.Error(), prev
 	} else {
-		m.intake.confirmed = slices.DeleteFunc(m.intake.confirmed, func(id string) bool { return slices.Contains(d.Confirmed, id) })
+		// A confirmation counts for the hold it was given for. One that is kept longer could release the same set
+		// of realms much later.
+		m.intake.confirmed = slices.DeleteFunc(m.intake.confirmed, func(id string) bool {
+			return !slices.ContainsFunc(d.Holds, func(h state.Hold) bool { return h.ID == id })
+		})
 	}
 	m.accepted = d.Accepted
 	m.intake.scan, m.intake.problems, m.intake.saveError = scan, d.Problems, saveError

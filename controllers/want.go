@@ -49,8 +49,11 @@ func (m *Manager) want(name state.RealmName) (plan.Want, state.AcceptedRealm, bo
 		want.Suspended = accepted.Withheld + " stands in place of its manifest"
 	}
 	for _, c := range accepted.Containers {
-		if c.Suspended {
+		switch {
+		case c.Suspended:
 			want.SuspendedContainers[c.ID] = "annotation kukeon.io/reconcile: disabled (" + c.Origin.String() + ")"
+		case c.Withheld != "":
+			want.SuspendedContainers[c.ID] = c.Withheld + " stands in place of its manifest"
 		}
 	}
 	for _, s := range m.cfg.Store.Suspensions() {
