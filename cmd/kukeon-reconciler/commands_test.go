@@ -68,7 +68,7 @@ func TestStatusIsZeroWhenAllIsWell(t *testing.T) {
 
 func TestNobodyThereIsTwo(t *testing.T) {
 	h := newHarness(t)
-	for _, line := range []string{"status", "wait main", "reconcile", "confirm x", "plan", "suspend main"} {
+	for _, line := range []string{"status", "wait main --timeout 200ms", "reconcile", "confirm x", "plan", "suspend main"} {
 		s := h.run(t.Context(), strings.Fields(line)...)
 		if s.code != exitUsage || !strings.Contains(s.err.String(), "no daemon answers") || s.out.String() != "" {
 			t.Errorf("%s: exit %d, stdout %q, stderr %q", line, s.code, s.out, s.err)
@@ -121,6 +121,16 @@ func TestWaitSurvivesARestartOfTheDaemon(t *testing.T) {
 	h.serve(t)
 	<-done
 	if s.code != 0 {
+		t.Errorf("exit %d: %s", s.code, s.err)
+	}
+}
+
+func TestADaemonThatHasJustBegunProvesNoDeletion(t *testing.T) {
+	h := newHarness(t)
+	h.host.Source.ScannedAt = time.Time{}
+	h.serve(t)
+	s := h.run(t.Context(), "wait", "main", "--for", "deleted", "--timeout", "500ms")
+	if s.code != exitFailed || !strings.Contains(s.err.String(), "has not looked") {
 		t.Errorf("exit %d: %s", s.code, s.err)
 	}
 }
