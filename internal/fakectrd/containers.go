@@ -45,7 +45,7 @@ func (d *Daemon) CreateContainer(ctx context.Context, ns string, c containers.Co
 			return err
 		}
 		c = cloneContainer(c)
-		if err := d.store(n, &c); err != nil {
+		if err := d.store(&c); err != nil {
 			return err
 		}
 		if _, ok := n.containers[c.ID]; ok {
@@ -73,7 +73,7 @@ func (d *Daemon) UpdateContainer(ctx context.Context, ns string, c containers.Co
 		if err := applyFields(&updated, cloneContainer(c), fieldpaths); err != nil {
 			return err
 		}
-		if err := d.store(n, &updated); err != nil {
+		if err := d.store(&updated); err != nil {
 			return err
 		}
 		updated.UpdatedAt = d.now().UTC()
@@ -136,7 +136,7 @@ func applyFields(dst *containers.Container, src containers.Container, fieldpaths
 }
 
 // store brings a container into the form in which the database holds it, and refuses what that refuses.
-func (d *Daemon) store(_ *namespace, c *containers.Container) error {
+func (d *Daemon) store(c *containers.Container) error {
 	if err := identifiers.Validate(c.ID); err != nil {
 		return err
 	}

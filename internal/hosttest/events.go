@@ -61,7 +61,7 @@ var eventCases = []testCase{
 	{"pause and resume are told", func(h *host) {
 		h.run("c", Forever)
 		w := h.watch()
-		h.subject.Pause(h.T, h.ns, "c")
+		h.ok(h.subject.World.Pause(h.ns, "c"))
 		h.ok(h.ResumeTask(h.ctx, h.ns, "c"))
 		w.until("/tasks/resumed c")
 		w.saw("/tasks/paused c", "/tasks/resumed c")
@@ -146,7 +146,18 @@ func (w *watcher) until(text string) {
 	}
 }
 
-// saw checks what was collected, garbage collection aside.
+// end reads until the stream ends: an event that nobody takes keeps the client from seeing it.
+func (w *watcher) end() error {
+	for {
+		select {
+		case <-w.events:
+		case err := <-w.ended:
+			return err
+		}
+	}
+}
+
+// saw checks what was collected.
 func (w *watcher) saw(want ...string) {
 	w.h.Helper()
 	if diff := cmp.Diff(want, w.seen); diff != "" {

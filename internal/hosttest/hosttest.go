@@ -38,10 +38,24 @@ type Subject struct {
 	Image func(t *testing.T, ns string) string
 	// Remote puts such an image into a registry and returns its reference.
 	Remote func(t *testing.T) string
-	// Pause freezes a task, which ctrd never does.
-	Pause func(t *testing.T, ns, id string)
+	// World does to the containerd what ctrd never does.
+	World World
 	// Behave tells a containerd that runs no real processes which one the container's next will be. May be nil.
 	Behave func(ns, id string, p Program)
+}
+
+// World is what happens to a containerd and its tasks from outside.
+type World interface {
+	// Pause freezes a task.
+	Pause(ns, id string) error
+	// HangShim and UnhangShim stop a task's shim and let it go on.
+	HangShim(ns, id string) error
+	UnhangShim(ns, id string) error
+	// KillShim kills a task's shim.
+	KillShim(ns, id string) error
+	// Kill kills the daemon and Start starts it again; shims and processes live on.
+	Kill() error
+	Start() error
 }
 
 // Program is what a container runs.
@@ -78,6 +92,7 @@ func Run(t *testing.T, subject func(t *testing.T) Subject) {
 		{"snapshots and leases", snapshotCases},
 		{"images", imageCases},
 		{"events", eventCases},
+		{"outages", outageCases},
 	} {
 		t.Run(group.name, func(t *testing.T) {
 			for i, c := range group.cases {

@@ -1,8 +1,13 @@
 package hosttest_test
 
 import (
+	"bytes"
 	"context"
+	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -18,13 +23,13 @@ const busybox = "docker.io/library/busybox:1.36"
 func TestTheFakePasses(t *testing.T) {
 	for _, version := range []string{"2.4", "1.6"} {
 		t.Run(version, func(t *testing.T) {
-			hosttest.Run(t, func(t *testing.T) hosttest.Subject { return fake(t, version) })
+			hosttest.Run(t, func(*testing.T) hosttest.Subject { return fake(version) })
 		})
 	}
 }
 
 // fake is an in-memory containerd with what the suite needs.
-func fake(t *testing.T, version string) hosttest.Subject {
+func fake(version string) hosttest.Subject {
 	d := fakectrd.New(fakectrd.Options{Version: version})
 	image := fakectrd.Image{Layers: []string{"base", "web"}}
 	d.Registry.Put("registry.example.com/web:1", image)
@@ -51,7 +56,7 @@ func fake(t *testing.T, version string) hosttest.Subject {
 			return busybox
 		},
 		Remote: func(*testing.T) string { return "registry.example.com/web:1" },
-		Pause:  func(t *testing.T, ns, id string) { check(t, d.Pause(ns, id)) },
+		World:  fakeWorld{d},
 		Behave: func(ns, id string, p hosttest.Program) {
 			mu.Lock()
 			defer mu.Unlock()
@@ -59,6 +64,12 @@ func fake(t *testing.T, version string) hosttest.Subject {
 		},
 	}
 }
+
+// fakeWorld gives the fake's outages the names of the suite.
+type fakeWorld struct{ *fakectrd.Daemon }
+
+func (w fakeWorld) Kill() error  { w.Down(); return nil }
+func (w fakeWorld) Start() error { w.Up(); return nil }
 
 func TestRealDaemonsPass(t *testing.T) {
 	for _, version := range []string{testenv.Current, testenv.Debian} {
@@ -94,10 +105,7 @@ func realDaemon(t *testing.T, version string) hosttest.Subject {
 			check(t, err)
 			return ref
 		},
-		Pause: func(t *testing.T, ns, id string) {
-			_, err := d.Ctr(t.Context(), ns, "tasks", "pause", id)
-			check(t, err)
-		},
+		World: realWorld{d},
 	}
 }
 
@@ -106,4 +114,70 @@ func check(t *testing.T, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// realWorld sends signals to the processes of a real daemon.
+type realWorld struct{ daemon *testenv.Daemon }
+
+func (w realWorld) Pause(ns, id string) error {
+	_, err := w.daemon.Ctr(context.Background(), ns, "tasks", "pause", id)
+	return err
+}
+
+// HangShim returns when every thread of the shim has stopped.
+func (w realWorld) HangShim(ns, id string) error {
+	shim, err := w.shim(ns, id)
+	if err != nil {
+		return err
+	}
+	if err := syscall.Kill(shim, syscall.SIGSTOP); err != nil {
+		return err
+	}
+	for {
+		threads, err := filepath.Glob(filepath.Join("/proc", strconv.Itoa(shim), "task", "*", "stat"))
+		if err != nil {
+			return err
+		}
+		if !slices.ContainsFunc(threads, func(file string) bool { return statFields(file)[0] != "T" }) {
+			return nil
+		}
+	}
+}
+
+func (w realWorld) UnhangShim(ns, id string) error {
+	shim, err := w.shim(ns, id)
+	if err != nil {
+		return err
+	}
+	return syscall.Kill(shim, syscall.SIGCONT)
+}
+
+func (w realWorld) KillShim(ns, id string) error {
+	shim, err := w.shim(ns, id)
+	if err != nil {
+		return err
+	}
+	return syscall.Kill(shim, syscall.SIGKILL)
+}
+
+func (w realWorld) Kill() error  { return w.daemon.Kill(syscall.SIGKILL) }
+func (w realWorld) Start() error { return w.daemon.Restart(context.Background()) }
+
+// shim finds a task's shim by what containerd wrote for it: the daemon may be away, and a hung shim does not answer.
+func (w realWorld) shim(ns, id string) (int, error) {
+	init, err := os.ReadFile(filepath.Join(w.daemon.State, "io.containerd.runtime.v2.task", ns, id, "init.pid"))
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(statFields(filepath.Join("/proc", string(init), "stat"))[1])
+}
+
+// statFields returns what stands behind the name in a stat file of /proc: state and parent first. For a process or
+// thread that is gone they are empty.
+func statFields(file string) []string {
+	stat, err := os.ReadFile(file)
+	if err != nil {
+		return []string{"", ""}
+	}
+	return strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
 }

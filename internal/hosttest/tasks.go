@@ -130,7 +130,7 @@ var taskCases = []testCase{
 	}},
 	{"a paused one runs on when it is resumed", func(h *host) {
 		h.run("c", Forever)
-		h.subject.Pause(h.T, h.ns, "c")
+		h.ok(h.subject.World.Pause(h.ns, "c"))
 		h.await(h.ns, "c", "paused")
 		_, err := h.DeleteTask(h.ctx, h.ns, "c")
 		h.is("plain", err)
@@ -139,14 +139,14 @@ var taskCases = []testCase{
 	}},
 	{"a paused one sees SIGTERM when it is resumed", func(h *host) {
 		h.run("c", Gentle)
-		h.subject.Pause(h.T, h.ns, "c")
+		h.ok(h.subject.World.Pause(h.ns, "c"))
 		h.ok(h.KillTask(h.ctx, h.ns, "c", sigterm, false))
 		h.await(h.ns, "c", "paused")
 		h.ok(h.ResumeTask(h.ctx, h.ns, "c"))
 	}},
 	{"a paused one is killed", func(h *host) {
 		h.run("c", Forever)
-		h.subject.Pause(h.T, h.ns, "c")
+		h.ok(h.subject.World.Pause(h.ns, "c"))
 		h.ok(h.KillTask(h.ctx, h.ns, "c", sigkill, true))
 		h.await(h.ns, "c", "stopped")
 	}},
