@@ -333,3 +333,26 @@ func TestReleaseStripsOurKeysAndLeavesEverythingRunning(t *testing.T) {
 		}
 	})
 }
+
+func TestAConfirmationThatFoundNoHoldReleasesNothingLater(t *testing.T) {
+	play(t, func(t *testing.T, h *house) {
+		h.files.edit(func() { delete(h.files.files, "edge.yaml"); delete(h.files.files, "main.yaml") })
+		h.idle(time.Minute)
+		h.files.edit(func() { h.files.missing = true }) // nothing can be released now
+		h.idle(settleTime)
+		if _, err := h.Confirm(h.Host().Holds[0].ID); err != nil {
+			t.Fatal(err)
+		}
+		h.idle(settleTime)
+		h.files.edit(func() {
+			h.files.missing = false
+			h.files.files["main.yaml"], h.files.files["edge.yaml"] = realm("main", "db", "web"), realm("edge", "one")
+		})
+		h.idle(time.Minute)
+		h.files.edit(func() { delete(h.files.files, "edge.yaml"); delete(h.files.files, "main.yaml") })
+		h.idle(time.Minute)
+		if len(h.pids("kukeon-main"))+len(h.pids("kukeon-edge")) != 3 {
+			t.Error("an old confirmation released a new removal")
+		}
+	})
+}

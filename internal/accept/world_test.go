@@ -63,6 +63,11 @@ func (w *world) read() manifests.Scan {
 	s.Exists, s.Complete, s.Identity, s.Revision = true, true, w.root, w.revision
 	h := sha256.New()
 	fmt.Fprintln(h, w.root, w.touched)
+	for _, dir := range slices.Sorted(maps.Keys(w.refused)) {
+		if !strings.HasSuffix(dir, ".yaml") { // nothing below it is read
+			s.Problems, s.Complete = append(s.Problems, problem(dir, w.refused[dir])), false
+		}
+	}
 	for _, path := range slices.Sorted(maps.Keys(w.files)) {
 		fmt.Fprintln(h, path, w.files[path])
 		base, aside := strings.CutSuffix(strings.TrimSuffix(path, ".bak"), ".skip")
@@ -72,8 +77,9 @@ func (w *world) read() manifests.Scan {
 			}
 			continue
 		}
+		dir, _, _ := strings.Cut(path, "/")
 		switch {
-		case !strings.HasSuffix(path, ".yaml"):
+		case !strings.HasSuffix(path, ".yaml"), w.refused[dir] != "" && dir != path:
 		case w.unsettled[path]:
 			s.Unsettled, s.Complete = append(s.Unsettled, path), false
 		case w.refused[path] != "":

@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"path"
 	"slices"
 	"strings"
 
@@ -11,10 +12,10 @@ import (
 // freeze says which realms have to stay as they were accepted: those that a file with an error names or
 // contributed to, those of which a file is just being written, and those that wait.
 func (c *compiler) freeze() map[state.RealmName]string {
-	errors := map[string]string{} // by file: its first error
-	for _, p := range c.problems {
-		if _, known := errors[p.File]; !known && p.Severity == manifests.Error {
-			errors[p.File] = p.String()
+	errors := map[string]string{} // by file or directory: its first error
+	for _, problem := range c.problems {
+		if _, known := errors[problem.File]; !known && problem.Severity == manifests.Error {
+			errors[problem.File] = problem.String()
 		}
 	}
 	out := map[state.RealmName]string{}
@@ -24,33 +25,43 @@ func (c *compiler) freeze() map[state.RealmName]string {
 		}
 	}
 	for name, d := range c.drafts {
-		for _, path := range slices.Sorted(slices.Values(append(slices.Clone(d.paths), c.prev.Realms[name].Paths...))) {
-			freeze(name, errors[path])
+		for _, p := range slices.Sorted(slices.Values(append(slices.Clone(d.paths), c.prev.Realms[name].Paths...))) {
+			freeze(name, errorOf(errors, p))
 		}
 		freeze(name, c.waits[name])
 	}
 	for name, r := range c.prev.Realms {
-		for _, path := range r.Paths {
-			freeze(name, errors[path])
+		for _, p := range r.Paths {
+			freeze(name, errorOf(errors, p))
 		}
-		for _, path := range r.Paths {
-			freeze(name, c.beingWritten(path))
+		for _, p := range r.Paths {
+			freeze(name, c.beingWritten(p))
 		}
 	}
 	return out
 }
 
+// errorOf finds the error of a file, or of a directory above it.
+func errorOf(errors map[string]string, file string) string {
+	for p := file; p != "." && p != "/"; p = path.Dir(p) {
+		if why := errors[p]; why != "" {
+			return why
+		}
+	}
+	return ""
+}
+
 // beingWritten tells that a path which is missing from the scan's files may come back the next moment.
-func (c *compiler) beingWritten(path string) string {
-	if slices.ContainsFunc(c.scan.Files, func(f manifests.File) bool { return f.Path == path }) {
+func (c *compiler) beingWritten(file string) string {
+	if slices.ContainsFunc(c.scan.Files, func(f manifests.File) bool { return f.Path == file }) {
 		return ""
 	}
 	for _, u := range c.scan.Unsettled {
-		if u == path {
-			return path + ": the file is still being written"
+		if u == file {
+			return file + ": the file is still being written"
 		}
-		if u == "." || strings.HasPrefix(path, u+"/") {
-			return path + ": its directory changed while it was being read"
+		if u == "." || strings.HasPrefix(file, u+"/") {
+			return file + ": its directory changed while it was being read"
 		}
 	}
 	return ""
