@@ -500,6 +500,36 @@ func TestABurstOfCreatesSharesOneLeaseAndLosesNothing(t *testing.T) {
 	})
 }
 
+func TestALeaseInUseIsNeitherShownNorSwept(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		r := newRig(t, fakectrd.Options{})
+		r.settle()
+		const id = "kukeon/main/create/containers"
+		must(t, r.CreateLease(t.Context(), string(ns), id, time.Minute)) // left by an ended process
+		r.host.Resync(ns)
+		if d := cmp.Diff([]state.ObservedLease{{ID: id}}, r.observe().Leases); d != "" {
+			t.Error(d)
+		}
+		r.Hook(func(c fakectrd.Call) fakectrd.Fault {
+			if c.Method != "CreateContainer" {
+				return fakectrd.Fault{}
+			}
+			r.Hook(nil)
+			// The create holds the lease right now.
+			if left := r.observe().Leases; len(left) > 0 {
+				t.Errorf("shown: %v", left)
+			}
+			must(t, r.host.Do(t.Context(), ns, realm, plan.DeleteLease{ID: id}))
+			r.GC()
+			return fakectrd.Fault{}
+		})
+		r.do(create(r.owner(), "web"))
+		if r.see("web").SnapshotMissing {
+			t.Error("the snapshot was lost")
+		}
+	})
+}
+
 func TestAMissingBindSourceIsNamed(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		r := newRig(t, fakectrd.Options{})

@@ -78,9 +78,9 @@ const (
 	// secondLook is when everything is listed once more after a stream began, because nobody acknowledges a
 	// subscription: what happened before it took effect would be missed.
 	secondLook = 250 * time.Millisecond
-	// streamPauseMin and streamPauseMax bound the pause before the next try to reach the daemon.
-	streamPauseMin = 100 * time.Millisecond
-	streamPauseMax = time.Second
+	// firstPause and longestPause bound the pause before the next try to reach the daemon, which doubles.
+	firstPause   = 100 * time.Millisecond
+	longestPause = time.Second
 )
 
 // Host is one containerd. Its methods may be called concurrently.

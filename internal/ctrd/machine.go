@@ -41,8 +41,10 @@ func (NoMachine) ReadRootFS(_ context.Context, _ []mount.Mount, read func(fs.FS)
 	return read(emptyFS{})
 }
 
+// emptyFS has no files.
 type emptyFS struct{}
 
+// Open implements fs.FS.
 func (emptyFS) Open(name string) (fs.File, error) {
 	return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
 }

@@ -1,6 +1,7 @@
 package ctrd
 
 import (
+	"bytes"
 	"cmp"
 	"maps"
 	"slices"
@@ -190,16 +191,33 @@ func (m *mirror) applyRecord(read uint64, id state.ContainerID, c *containers.Co
 		}
 		e.snapshot.dirty, e.snapMissing = !has, false
 	}
-	e.recorded, e.container, e.decoded, e.problem = true, *c, nil, ""
-	// A removed extension stays behind as an empty one.
-	if ext := c.Extensions[state.ExtensionSpec]; ext != nil && len(ext.GetValue()) > 0 {
-		r, err := state.DecodeRecord(ext.GetValue())
-		if err != nil {
-			e.problem = err.Error()
-		} else {
-			e.decoded = &r
-		}
+	if !e.recorded || !bytes.Equal(recordOf(&e.container), recordOf(c)) {
+		e.decode(c)
 	}
+	e.recorded, e.container = true, *c
+}
+
+// recordOf is the stored form of our extension. A removed one stays behind empty.
+func recordOf(c *containers.Container) []byte {
+	if ext := c.Extensions[state.ExtensionSpec]; ext != nil {
+		return ext.GetValue()
+	}
+	return nil
+}
+
+// decode reads our extension, which costs much more than to see that it is as it was.
+func (e *entry) decode(c *containers.Container) {
+	e.decoded, e.problem = nil, ""
+	stored := recordOf(c)
+	if len(stored) == 0 {
+		return
+	}
+	r, err := state.DecodeRecord(stored)
+	if err != nil {
+		e.problem = err.Error()
+		return
+	}
+	e.decoded = &r
 }
 
 // hasSnapshot reports whether the container's snapshot was listed, or prepared by us, and not heard to go since. m.mu is

@@ -350,6 +350,97 @@ func TestImagesAreUnpackedWhenTheirChainIsThere(t *testing.T) {
 	})
 }
 
+func TestAnImageWhoseContentIsMissingIsIncomplete(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		r := newRig(t, fakectrd.Options{GCDelay: -1})
+		r.settle()
+		const raw = "docker.io/library/raw:1"
+		must(t, r.Import(string(ns), raw, fakectrd.Image{Layers: []string{"raw"}}, false))
+		synctest.Wait()
+		r.observe()
+		must(t, r.LoseContent(string(ns), raw))
+		if err := r.host.Do(t.Context(), ns, realm, plan.Unpack{Ref: raw}); !errdefs.IsNotFound(err) {
+			t.Errorf("%v", err)
+		}
+		if i, _ := r.observe().FindImage(raw); !i.Incomplete || i.Unpacked {
+			t.Errorf("%+v", i)
+		}
+		must(t, r.Import(string(ns), raw, fakectrd.Image{Layers: []string{"raw"}}, false))
+		synctest.Wait()
+		if i, _ := r.observe().FindImage(raw); i.Incomplete {
+			t.Errorf("%+v", i)
+		}
+		if i, _ := r.observe().FindImage(ref); i.Incomplete || !i.Unpacked {
+			t.Errorf("%+v", i)
+		}
+	})
+}
+
+func TestANamespaceComesAndGoes(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		r := newRig(t, fakectrd.Options{})
+		exists := func(want bool) {
+			t.Helper()
+			synctest.Wait()
+			if o := r.observe(); o.Exists != want || len(o.Containers)+len(o.Images) > 0 {
+				t.Errorf("%+v", o)
+			}
+			reads := r.Reads()
+			r.observe()
+			if r.Reads() != reads {
+				t.Error("looked again without a reason")
+			}
+		}
+		exists(false)
+		person := fakectrd.AsPerson(t.Context())
+		wakes := r.woken()
+		must(t, r.CreateNamespace(person, string(ns), map[string]string{"a": "b"}))
+		exists(true)
+		must(t, r.SetNamespaceLabel(person, string(ns), "a", "c"))
+		synctest.Wait()
+		if got := r.observe().Labels["a"]; got != "c" {
+			t.Errorf("label is %q", got)
+		}
+		must(t, r.DeleteNamespace(person, string(ns)))
+		exists(false)
+		if got := r.woken() - wakes; got != 3 {
+			t.Errorf("woken %d times", got)
+		}
+	})
+}
+
+func TestSummariesCountOursAndSeeNamespacesThatAppearWithoutAWord(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		r := newRig(t, fakectrd.Options{})
+		r.settle()
+		r.run("web")
+		must(t, r.SetContainerLabel("web", state.LabelContainer, ""))
+		summaries := func() map[state.Namespace][2]int {
+			t.Helper()
+			synctest.Wait()
+			all, err := r.host.Summaries(t.Context())
+			must(t, err)
+			out := map[state.Namespace][2]int{}
+			for _, s := range all {
+				out[s.Name] = [2]int{s.Containers, s.Ours}
+			}
+			return out
+		}
+		if d := cmp.Diff(map[state.Namespace][2]int{ns: {1, 1}}, summaries()); d != "" {
+			t.Error(d)
+		}
+		must(t, r.Import("moby", ref, fakectrd.Image{}, false))
+		if d := cmp.Diff(map[state.Namespace][2]int{ns: {1, 1}, "moby": {}}, summaries()); d != "" {
+			t.Error(d)
+		}
+		found, err := r.host.Locate(t.Context(), ref, ns)
+		must(t, err)
+		if d := cmp.Diff([]state.Namespace{"moby"}, found); d != "" {
+			t.Error(d)
+		}
+	})
+}
+
 func TestADamagedOrNewerRecordIsNamed(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		r := newRig(t, fakectrd.Options{})

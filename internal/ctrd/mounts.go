@@ -160,3 +160,29 @@ func (h *Host) refreshFiles(ns state.Namespace, id state.ContainerID, spec state
 	}
 	return nil
 }
+
+// RefreshFiles brings our copies of the host's files up to date in a namespace's containers, running ones included. It
+// looks at the containers as last observed and makes no call.
+func (h *Host) RefreshFiles(ns state.Namespace) error {
+	var errs []error
+	for id, spec := range h.mirror(ns).specs() {
+		if _, err := os.Stat(h.files(ns, id)); err != nil {
+			continue // never started since the host came up: its start writes them
+		}
+		errs = append(errs, h.refreshFiles(ns, id, spec))
+	}
+	return errors.Join(errs...)
+}
+
+// specs returns the recorded specs.
+func (m *mirror) specs() map[state.ContainerID]state.Spec {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	out := map[state.ContainerID]state.Spec{}
+	for id, e := range m.entries {
+		if e.decoded != nil {
+			out[id] = e.decoded.Spec
+		}
+	}
+	return out
+}

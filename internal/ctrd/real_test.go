@@ -2,6 +2,7 @@ package ctrd_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -22,8 +23,8 @@ import (
 	"kukeon.io/kukeon-reconciler/internal/testenv"
 )
 
-// real is a Host on a containerd of its own, with busybox in a namespace of its own.
-type real struct {
+// realHost is a Host on a containerd of its own, with busybox in a namespace of its own.
+type realHost struct {
 	*testing.T
 	*testenv.Daemon
 	host  *ctrd.Host
@@ -38,8 +39,8 @@ type real struct {
 
 const busybox = "docker.io/library/busybox:1.36"
 
-func newReal(t *testing.T, version string) *real {
-	r := &real{
+func newReal(t *testing.T, version string) *realHost {
+	r := &realHost{
 		T: t, Daemon: testenv.NewTB(t, version), ns: state.Namespace("kukeon-" + testenv.Suffix()), woken: make(chan struct{}, 1),
 	}
 	count := func(
@@ -69,7 +70,12 @@ func newReal(t *testing.T, version string) *real {
 			}
 		})
 	}()
-	t.Cleanup(func() { cancel(); <-ended })
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Errorf("Run: %v", err)
+		}
+	})
 	<-up
 	r.do(plan.EnsureNamespace{Namespace: r.ns, Labels: map[string]string{state.LabelOwner: string(r.owner())}})
 	archive := filepath.Join(r.dir, "busybox.tar")
@@ -88,7 +94,7 @@ func tell(c chan struct{}) {
 	}
 }
 
-func (r *real) owner() state.Owner {
+func (r *realHost) owner() state.Owner {
 	r.Helper()
 	o, err := r.host.Owner(r.Context())
 	must(r, err)
@@ -96,7 +102,7 @@ func (r *real) owner() state.Owner {
 }
 
 // empty removes every container, as a realm's removal does, and proves that nothing of ours is left.
-func (r *real) empty() {
+func (r *realHost) empty() {
 	ctx := context.Background()
 	o, err := r.host.Observe(ctx, r.ns)
 	must(r, err)
@@ -117,14 +123,14 @@ func (r *real) empty() {
 	}
 }
 
-func (r *real) do(op plan.Operation) {
+func (r *realHost) do(op plan.Operation) {
 	r.Helper()
 	if err := r.host.Do(r.Context(), r.ns, realm, op); err != nil {
 		r.Fatal(err)
 	}
 }
 
-func (r *real) create(id string, s state.Spec) {
+func (r *realHost) create(id string, s state.Spec) {
 	r.Helper()
 	s.Image = busybox
 	r.do(plan.Create{
@@ -133,19 +139,19 @@ func (r *real) create(id string, s state.Spec) {
 	})
 }
 
-func (r *real) start(id string, s state.Spec) {
+func (r *realHost) start(id string, s state.Spec) {
 	r.Helper()
 	s.Image = busybox
 	r.do(plan.Start{ID: state.ContainerID(id), Spec: s, Digest: s.Digest()})
 }
 
-func (r *real) run(id string, s state.Spec) {
+func (r *realHost) run(id string, s state.Spec) {
 	r.Helper()
 	r.create(id, s)
 	r.start(id, s)
 }
 
-func (r *real) observe() state.Observed {
+func (r *realHost) observe() state.Observed {
 	r.Helper()
 	o, err := r.host.Observe(r.Context(), r.ns)
 	must(r, err)
@@ -153,7 +159,7 @@ func (r *real) observe() state.Observed {
 }
 
 // await looks whenever we are woken until the container is as wanted, and returns it.
-func (r *real) await(id string, want func(state.ObservedContainer) bool) state.ObservedContainer {
+func (r *realHost) await(id string, want func(state.ObservedContainer) bool) state.ObservedContainer {
 	r.Helper()
 	limit := time.After(10 * time.Second)
 	for {
@@ -169,7 +175,7 @@ func (r *real) await(id string, want func(state.ObservedContainer) bool) state.O
 	}
 }
 
-func (r *real) awaitStatus(id string, want state.TaskStatus) state.ObservedContainer {
+func (r *realHost) awaitStatus(id string, want state.TaskStatus) state.ObservedContainer {
 	r.Helper()
 	return r.await(id, func(c state.ObservedContainer) bool { return c.Task.Status == want })
 }
@@ -186,7 +192,7 @@ func (f files) Prepare(
 
 func (f files) Remove(state.Namespace, state.ContainerID) error { return nil }
 
-func (r *real) output(id string) string {
+func (r *realHost) output(id string) string {
 	r.Helper()
 	data, err := os.ReadFile(filepath.Join(r.dir, id+".log"))
 	must(r, err)
@@ -198,14 +204,14 @@ func shell(script string) state.Spec { return state.Spec{Command: []string{"sh",
 
 const forever = "trap 'exit 7' TERM; sleep 100000 & wait"
 
-func versions(t *testing.T, f func(*testing.T, *real)) {
+func versions(t *testing.T, f func(*testing.T, *realHost)) {
 	for _, v := range []string{testenv.Current, testenv.Debian} {
 		t.Run(v, func(t *testing.T) { f(t, newReal(t, v)) })
 	}
 }
 
 func TestRealContainersLiveAsDeclared(t *testing.T) {
-	versions(t, func(t *testing.T, r *real) {
+	versions(t, func(t *testing.T, r *realHost) {
 		s := shell("id; cat /etc/hostname; ping -c1 -W1 127.0.0.1 >/dev/null && echo loopback; echo x >/data/f; " + forever)
 		s.Mounts = []state.Mount{{Kind: state.MountTmpfs, Target: "/data"}, {Kind: state.MountVolume, Source: "v", Target: "/v"}}
 		r.run("web", s)
@@ -277,7 +283,7 @@ func TestAPausedRealContainerCanBeStopped(t *testing.T) {
 }
 
 // shim is the process that holds a container's task.
-func (r *real) shim(id string) int {
+func (r *realHost) shim(id string) int {
 	r.Helper()
 	c, _ := r.observe().Find(state.ContainerID(id))
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", c.Task.Pid))
@@ -294,7 +300,7 @@ func (r *real) shim(id string) int {
 }
 
 func TestARealKilledShimIsNoTaskAndAStartSucceedsAtOnce(t *testing.T) {
-	versions(t, func(t *testing.T, r *real) {
+	versions(t, func(t *testing.T, r *realHost) {
 		s := shell(forever)
 		r.run("web", s)
 		r.awaitStatus("web", state.TaskRunning)
@@ -309,13 +315,13 @@ func TestARealKilledShimIsNoTaskAndAStartSucceedsAtOnce(t *testing.T) {
 }
 
 func TestARealHungShimIsUnknownUntilItAnswers(t *testing.T) {
-	versions(t, func(t *testing.T, r *real) {
+	versions(t, func(t *testing.T, r *realHost) {
 		r.run("good", shell(forever))
 		r.run("hung", shell(forever))
 		r.awaitStatus("hung", state.TaskRunning)
 		shim := r.shim("hung")
 		must(t, syscall.Kill(shim, syscall.SIGSTOP))
-		defer syscall.Kill(shim, syscall.SIGCONT)
+		t.Cleanup(func() { _ = syscall.Kill(shim, syscall.SIGCONT) }) // it may have ended
 		r.eventually(func() bool {
 			r.host.Resync(r.ns)
 			c, _ := r.observe().Find("hung")
@@ -333,7 +339,7 @@ func TestARealHungShimIsUnknownUntilItAnswers(t *testing.T) {
 }
 
 func TestARealSnapshotThatIsRemovedIsMissing(t *testing.T) {
-	versions(t, func(t *testing.T, r *real) {
+	versions(t, func(t *testing.T, r *realHost) {
 		r.create("web", shell(forever))
 		key := r.await("web", func(c state.ObservedContainer) bool { return c.Recorded }).SnapshotKey
 		_, err := r.Ctr(t.Context(), string(r.ns), "snapshots", "rm", key)
@@ -344,12 +350,12 @@ func TestARealSnapshotThatIsRemovedIsMissing(t *testing.T) {
 }
 
 func TestARealTaskWithoutARecordIsSeenAndCleaned(t *testing.T) {
-	versions(t, func(t *testing.T, r *real) {
+	versions(t, func(t *testing.T, r *realHost) {
 		r.run("web", shell(forever))
 		pid := r.awaitStatus("web", state.TaskRunning).Task.Pid
 		client, err := ctrd.Dial(r.Address)
 		must(t, err)
-		defer client.Close()
+		t.Cleanup(func() { must(t, client.Close()) })
 		must(t, client.DeleteContainer(t.Context(), string(r.ns), "web"))
 		r.await("web", func(c state.ObservedContainer) bool { return !c.Recorded && c.Task.Status == state.TaskRunning })
 		r.do(plan.Clean{ID: "web"})
@@ -363,7 +369,7 @@ func TestARealTaskWithoutARecordIsSeenAndCleaned(t *testing.T) {
 }
 
 func TestARealDaemonThatComesBackIsFollowedWithinTwoSeconds(t *testing.T) {
-	versions(t, func(t *testing.T, r *real) {
+	versions(t, func(t *testing.T, r *realHost) {
 		r.run("web", shell(forever))
 		pid := r.awaitStatus("web", state.TaskRunning).Task.Pid
 		must(t, r.Kill(syscall.SIGKILL))
@@ -426,7 +432,7 @@ func TestLookingAtFiftyRealContainersCostsNoCall(t *testing.T) {
 	}
 }
 
-func (r *real) eventually(ok func() bool) {
+func (r *realHost) eventually(ok func() bool) {
 	r.Helper()
 	limit := time.After(10 * time.Second)
 	tick := time.NewTicker(5 * time.Millisecond)

@@ -2,6 +2,7 @@ package ctrd_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"testing"
@@ -49,7 +50,12 @@ func newRig(t *testing.T, o fakectrd.Options) *rig {
 			r.wakes++
 		}, func(error) {})
 	}()
-	r.stop = sync.OnceFunc(func() { cancel(); <-ended })
+	r.stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Errorf("Run: %v", err)
+		}
+	})
 	t.Cleanup(r.stop)
 	time.Sleep(time.Second) // past the second look that follows every connection
 	synctest.Wait()

@@ -33,7 +33,7 @@ func (h *Host) Run(ctx context.Context, wake func(state.Namespace), connected fu
 	}()
 	h.spawn(h.readSlow)
 
-	pause := streamPauseMin
+	pause := firstPause
 	for ctx.Err() == nil {
 		began, err := h.stream(ctx, connected)
 		if ctx.Err() != nil {
@@ -41,7 +41,7 @@ func (h *Host) Run(ctx context.Context, wake func(state.Namespace), connected fu
 		}
 		h.lost()
 		if began {
-			pause = streamPauseMin
+			pause = firstPause
 		}
 		h.cfg.Log.V(1).Info("containerd's events ended", "error", err.Error())
 		connected(&outcome.Unavailable{Err: err})
@@ -49,7 +49,7 @@ func (h *Host) Run(ctx context.Context, wake func(state.Namespace), connected fu
 		case <-time.After(pause):
 		case <-ctx.Done():
 		}
-		pause = min(2*pause, streamPauseMax)
+		pause = min(2*pause, longestPause)
 	}
 	return ctx.Err()
 }
@@ -60,7 +60,7 @@ func (h *Host) stream(ctx context.Context, connected func(error)) (began bool, e
 	defer cancel()
 	events, failed := h.svc.Subscribe(ctx)
 	// Nobody acknowledges a subscription: ask something else to see whether the daemon is there.
-	ask, asked := context.WithTimeout(ctx, streamPauseMax)
+	ask, asked := context.WithTimeout(ctx, longestPause)
 	id, err := h.svc.ServerID(ask)
 	asked()
 	if err != nil {

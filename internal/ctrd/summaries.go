@@ -134,6 +134,9 @@ func (m *mirror) cleanRecords() ([]containers.Container, bool) {
 // ownerOf is who owns a container: its label or, when somebody removed that, our extension's copy.
 func ownerOf(c containers.Container) state.Owner {
 	o := state.ObservedContainer{Labels: c.Labels}
+	if owner := o.Owner(); owner != "" {
+		return owner // by far the most: the copy costs a decoding
+	}
 	if ext := c.Extensions[state.ExtensionSpec]; ext != nil {
 		if r, err := state.DecodeRecord(ext.GetValue()); err == nil {
 			o.Record = &r
