@@ -176,12 +176,15 @@ func (h *host) cliIn(stdin string, args ...string) result {
 func (h *host) logPath() string { return filepath.Join(h.dir, "reconciler.log") }
 
 // logTail is the end of what `run` said.
-func (h *host) logTail() string {
+func (h *host) logTail() string { return tail(h.logPath()) }
+
+// tail is the end of a file.
+func tail(path string) string {
 	const lines = 60
-	log, err := os.ReadFile(h.logPath())
+	data, err := os.ReadFile(path)
 	if err != nil {
 		return err.Error()
 	}
-	all := strings.Split(strings.TrimSpace(string(log)), "\n")
+	all := strings.Split(strings.TrimSpace(string(data)), "\n")
 	return strings.Join(all[max(0, len(all)-lines):], "\n")
 }

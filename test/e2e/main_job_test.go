@@ -23,13 +23,13 @@ var _ = Describe("The main job", func() {
 		h.write("edge.yaml", h.realm("edge", h.container("one", "sleeps")))
 		before := h.running("main", "db", "web", "old")
 		h.running("edge", "one")
-		Expect(environ(before["web"])).To(ContainElement("COLOR=blue"))
+		Eventually(environ).WithArguments(before["web"]).Should(ContainElement("COLOR=blue"))
 
 		By("editing one container, only that one is made anew")
 		h.write("main.yaml", h.realm("main",
 			h.container("db", "sleeps"), h.container("web", "sleeps", "env: [COLOR=green]"), h.container("old", "sleeps")))
 		now := h.replaced("main", "web", before)
-		Expect(environ(now["web"])).To(ContainElement("COLOR=green"))
+		Eventually(environ).WithArguments(now["web"]).Should(ContainElement("COLOR=green"))
 		Expect([]int{now["db"], now["old"]}).To(Equal([]int{before["db"], before["old"]}), "somebody else was restarted")
 		Eventually(processExists).WithArguments(before["web"]).Should(BeFalse())
 
@@ -79,7 +79,9 @@ var _ = Describe("The main job", func() {
 			h.container("alone", "sleeps")))
 		h.start()
 		pids := h.running("main", "all", "alone")
-		By("looking at its process")
+		By("looking at its process, which is the image's own a moment after containerd calls it running")
+		Eventually(os.Readlink).WithArguments(proc(pids["all"], "exe")).Should(Equal("/bin/busybox"))
+		Eventually(os.Readlink).WithArguments(proc(pids["alone"], "exe")).Should(Equal("/bin/busybox"))
 		Expect(statusLine(pids["all"], "Uid")).To(Equal([]string{"1000", "1000", "1000", "1000"}))
 		Expect(statusLine(pids["all"], "CapEff")).To(Equal([]string{"0000000000000000"}))
 		Expect(statusLine(pids["all"], "NoNewPrivs")).To(Equal([]string{"1"}))

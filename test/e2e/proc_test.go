@@ -14,12 +14,10 @@ import (
 // proc is a path below /proc of a process.
 func proc(pid int, path string) string { return filepath.Join("/proc", strconv.Itoa(pid), path) }
 
-// environ is the environment that a process was started with.
-func environ(pid int) []string {
-	GinkgoHelper()
+// environ is the environment that a process was started with. For a moment after a start it is runc's.
+func environ(pid int) ([]string, error) {
 	data, err := os.ReadFile(proc(pid, "environ"))
-	Expect(err).NotTo(HaveOccurred())
-	return strings.Split(strings.TrimRight(string(data), "\x00"), "\x00")
+	return strings.Split(strings.TrimRight(string(data), "\x00"), "\x00"), err
 }
 
 // statusLine are the values of a line of /proc/<pid>/status.

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 
 	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/errdefs"
@@ -47,6 +49,7 @@ func (h *host) endLogd() {
 // explain prints what a person wants to see of a failed spec.
 func (h *host) explain() {
 	GinkgoWriter.Printf("--- the end of the reconciler's log\n%s\n", h.logTail())
+	GinkgoWriter.Printf("--- the end of containerd's log\n%s\n", containerdLog())
 	left, err := h.namespaces()
 	GinkgoWriter.Printf("--- namespaces %v %v\n", left, err)
 	for _, ns := range left {
@@ -60,6 +63,9 @@ func (h *host) explain() {
 	}
 }
 
+// containerdLog is the end of what containerd said.
+func containerdLog() string { return tail(filepath.Join(daemon.Dir, "containerd.log")) }
+
 // sweep removes namespaces with all that is in them.
 func sweep(ctx context.Context, names ...string) {
 	GinkgoHelper()
@@ -68,7 +74,7 @@ func sweep(ctx context.Context, names ...string) {
 	defer client.Close()
 	for _, ns := range names {
 		// A lease, an image and a snapshot hold each other; what still holds on is gone the next time.
-		Eventually(func() error { return empty(namespaces.WithNamespace(ctx, ns), client, ns) }).Should(Succeed())
+		Eventually(func() error { return empty(namespaces.WithNamespace(ctx, ns), client, ns) }).Should(Succeed(), containerdLog)
 	}
 }
 
@@ -86,9 +92,9 @@ func empty(ctx context.Context, client *containerd.Client, ns string) error {
 	for _, record := range records {
 		err = errors.Join(err, client.ImageService().Delete(ctx, record.Name))
 	}
-	leases, listErr := client.LeasesService().List(ctx)
+	held, listErr := client.LeasesService().List(ctx)
 	err = errors.Join(err, listErr)
-	for _, lease := range leases {
+	for _, lease := range held {
 		err = errors.Join(err, client.LeasesService().Delete(ctx, lease))
 	}
 	for _, snapshotter := range []string{"overlayfs", "native"} {
@@ -105,6 +111,12 @@ func empty(ctx context.Context, client *containerd.Client, ns string) error {
 			}
 		}
 	}
+	// The collector overlooks what is deleted while it is at work, until the next deletion: so there is one more.
+	last, leaseErr := client.LeasesService().Create(ctx, leases.WithRandomID())
+	if leaseErr == nil {
+		leaseErr = client.LeasesService().Delete(ctx, last, leases.SynchronousDelete)
+	}
+	err = errors.Join(err, leaseErr)
 	deleteErr := client.NamespaceService().Delete(ctx, ns)
 	if errdefs.IsNotFound(deleteErr) {
 		deleteErr = nil
