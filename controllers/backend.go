@@ -50,12 +50,14 @@ func (m *Manager) Realms() []status.Realm {
 	for _, r := range m.statuses {
 		out = append(out, r)
 	}
-	for name, why := range m.intake.frozen { // refused from the start: nothing of it was ever accepted
+	for name, r := range m.intake.refused {
 		if _, known := m.realms[name]; !known {
-			out = append(out, status.Summarize(status.Realm{}, status.Pass{
-				Accepted: state.AcceptedRealm{Realm: state.Realm{Name: name}, Frozen: why},
-				Problems: problemTexts(m.intake.problems, nil), Now: m.cfg.Now(),
-			}))
+			out = append(out, r)
+		}
+	}
+	for name, a := range m.accepted.Realms { // no pass yet
+		if _, seen := m.statuses[name]; !seen {
+			out = append(out, status.Summarize(status.Realm{}, status.Pass{Accepted: a, Want: plan.Want{Realm: a.Realm}, Now: m.cfg.Now()}))
 		}
 	}
 	slices.SortFunc(out, func(a, b status.Realm) int { return cmp.Compare(a.Name, b.Name) })

@@ -65,6 +65,7 @@ func (m *Manager) look(ctx context.Context) time.Duration {
 	for name := range desired.Frozen {
 		m.intake.declared[name] = true
 	}
+	m.refuse()
 	changed := m.changedRealms(prev, d.Accepted)
 	m.mu.Unlock()
 
@@ -77,7 +78,7 @@ func (m *Manager) look(ctx context.Context) time.Duration {
 	for _, name := range changed {
 		m.exec.Retry(name)
 	}
-	m.wakeAll(changed)
+	m.wakeAll(d.Changed)
 	m.report(prev, d)
 	m.watch.signal()
 
@@ -89,6 +90,20 @@ func (m *Manager) look(ctx context.Context) time.Duration {
 		next = min(next, max(d.NextLook.Sub(now), time.Millisecond))
 	}
 	return next
+}
+
+// refuse keeps, under m.mu, the status of realms whose manifests were refused from the start.
+func (m *Manager) refuse() {
+	refused := map[state.RealmName]status.Realm{}
+	for name, why := range m.intake.frozen {
+		if _, accepted := m.accepted.Realms[name]; !accepted {
+			refused[name] = status.Summarize(m.intake.refused[name], status.Pass{
+				Accepted: state.AcceptedRealm{Realm: state.Realm{Name: name}, Frozen: why},
+				Problems: problemTexts(m.intake.problems, nil), Now: m.cfg.Now(),
+			})
+		}
+	}
+	m.intake.refused = refused
 }
 
 // hostFacts lists the host's namespaces; when containerd does not answer, the last list serves.
@@ -110,7 +125,7 @@ func (m *Manager) hostFacts(ctx context.Context) ([]state.NamespaceSummary, stat
 	return m.intake.namespaces, m.intake.owner, m.intake.seen
 }
 
-// changedRealms lists realms whose accepted state, removal or hold differs: their workers look again at once.
+// changedRealms lists realms whose accepted state or removal differs: what failed for them before is tried again.
 func (m *Manager) changedRealms(prev, next state.Accepted) []state.RealmName {
 	var out []state.RealmName
 	for name, r := range next.Realms {
@@ -155,12 +170,13 @@ func (m *Manager) forgetOmitted(prev, next state.Accepted) {
 	}
 }
 
-// wakeAll wakes the named realms' workers, and every worker once removals may be carried out.
-func (m *Manager) wakeAll(names []state.RealmName) {
+// wakeAll wakes every worker after a change of what is accepted, held or frozen: a pass that finds nothing to do costs
+// no call. Workers with a removal are woken once it may be carried out.
+func (m *Manager) wakeAll(changed bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, name := range names {
-		if w := m.realms[name]; w != nil {
+	for _, w := range m.realms {
+		if changed {
 			w.wake()
 		}
 	}

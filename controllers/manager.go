@@ -73,7 +73,8 @@ type intakeState struct {
 	// accepted are not.
 	declared map[state.RealmName]bool
 	frozen   map[state.RealmName]string
-	orphans  []status.Orphan // in namespaces that no realm accounts for
+	refused  map[state.RealmName]status.Realm // of which nothing was ever accepted
+	orphans  []status.Orphan                  // in namespaces that no realm accounts for
 }
 
 // linkState is the connection to containerd.

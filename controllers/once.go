@@ -49,8 +49,8 @@ type OnceOptions struct {
 	Prune bool
 }
 
-// Once converges what the scan declares and ends. cfg's Source is not used, and its Store has to start empty but
-// for completions. Problems are returned with ErrInvalidManifests. When ctx ends first, what is not as declared
+// Once converges what the scan declares and ends. cfg's Source is not used, its Store has to start empty but for
+// completions, and its Ended hears of the progress. Problems are returned with ErrInvalidManifests. When ctx ends first, what is not as declared
 // counts as failed.
 func Once(ctx context.Context, cfg Config, scan manifests.Scan, opts OnceOptions) ([]Outcome, []manifests.Problem, error) {
 	desired, err := declared(ctx, cfg, scan)
@@ -64,9 +64,18 @@ func Once(ctx context.Context, cfg Config, scan manifests.Scan, opts OnceOptions
 	if err := cfg.Store.Save(state.Accepted{Removals: tombstones(desired.Realms, cfg.Now())}); err != nil {
 		return nil, desired.Problems, err
 	}
+	if err := forgetUndeclared(cfg.Store, desired.Realms); err != nil {
+		return nil, desired.Problems, err
+	}
 	tally := newTally()
+	progress := cfg.Ended
 	cfg.Source = fixedScan{scan}
-	cfg.Ended = tally.ended
+	cfg.Ended = func(r apply.Result) {
+		tally.ended(r)
+		if progress != nil {
+			progress(r)
+		}
+	}
 	m := New(cfg)
 
 	runCtx, stop := context.WithCancel(ctx)
@@ -77,6 +86,25 @@ func Once(ctx context.Context, cfg Config, scan manifests.Scan, opts OnceOptions
 	stop()
 	running.Wait()
 	return tally.outcomes(m, desired.Realms), desired.Problems, runErr
+}
+
+// forgetUndeclared drops the remembered ends of containers that the manifests no longer declare.
+func forgetUndeclared(store Store, realms []state.Realm) error {
+	for _, r := range realms {
+		var gone []state.ContainerID
+		for id := range store.Completions(r.Name) {
+			if _, declared := r.Find(id); !declared {
+				gone = append(gone, id)
+			}
+		}
+		if len(gone) == 0 {
+			continue
+		}
+		if err := store.Forget(r.Name, gone...); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // tombstones lists the realms that the manifests want gone.
@@ -215,6 +243,7 @@ func (t *tally) ended(r apply.Result) {
 		}
 	case plan.Remove:
 		t.did[key] = Pruned
+	case plan.Complete: // it only remembers what happened
 	default:
 		if t.did[key] == "" {
 			t.did[key] = Updated

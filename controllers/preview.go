@@ -2,6 +2,8 @@ package controllers
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"time"
 
 	"kukeon.io/kukeon-reconciler/internal/accept"
@@ -43,6 +45,7 @@ func Preview(ctx context.Context, host Host, scan manifests.Scan, template strin
 		if err != nil {
 			return nil, nil, err
 		}
+		want.Completions, have = recall(r, have)
 		if r.Suspended {
 			want.Suspended = "annotation kukeon.io/reconcile: disabled (" + r.Origin.String() + ")"
 		}
@@ -59,6 +62,25 @@ func Preview(ctx context.Context, host Host, scan manifests.Scan, template strin
 		out = append(out, Foreseen{r.Name, course, status.Summarize(status.Realm{}, p)})
 	}
 	return out, d.Problems, nil
+}
+
+// recall returns the ends that one-shots carry on themselves, in place of the store's; and what was observed with the
+// containers' source told as the manifests at hand are: where they lie is no change.
+func recall(r state.Realm, have state.Observed) (map[state.ContainerID]state.Completion, state.Observed) {
+	done := map[state.ContainerID]state.Completion{}
+	have.Containers = slices.Clone(have.Containers)
+	for i, o := range have.Containers {
+		c, declared := r.Find(o.ID)
+		if !declared || o.Owner() != have.Owner {
+			continue
+		}
+		if end, ok := plan.Remembered(c, o); ok {
+			done[c.ID] = end
+		}
+		have.Containers[i].Labels = maps.Clone(o.Labels)
+		have.Containers[i].Labels[state.LabelSource] = c.Origin.Path
+	}
+	return done, have
 }
 
 // managedBy is who answers for a namespace now; nobody yet means the daemon.

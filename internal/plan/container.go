@@ -204,10 +204,32 @@ func (d *differ) life(c state.Container, o state.ObservedContainer) {
 			d.start(c, Reason{ReasonMissing, "not running", c.Origin}, nil, true)
 			return
 		}
-		d.ended(c, o, started, state.Exit{Code: state.ExitUnknown, At: o.Task.Since})
+		d.ended(c, o, started, lastExit(c, o, started))
 	case state.TaskStopped:
 		d.ended(c, o, started, state.Exit{Code: o.Task.ExitCode, At: o.Task.ExitedAt})
 	}
+}
+
+// lastExit is the exit of a container without a task. Complete wrote it on the container before it deleted the task, so
+// that it is known even when the store is lost; else nobody saw it.
+func lastExit(c state.Container, o state.ObservedContainer, started state.Started) state.Exit {
+	exit, told := state.ParseExit(o.Labels[state.LabelExit])
+	last := c.Spec.Restart.Policy == state.RestartNever || exit.Code == 0
+	if told && last && !exit.At.Before(started.At) {
+		return exit
+	}
+	return state.Exit{Code: state.ExitUnknown, At: o.Task.Since}
+}
+
+// Remembered is the end that a finished one-shot carries on itself; the store holds it as well, unless it was lost.
+func Remembered(c state.Container, o state.ObservedContainer) (state.Completion, bool) {
+	started, ran := state.ParseStarted(o.Labels[state.LabelStarted])
+	if c.Spec.Restart.Policy == state.RestartAlways || o.Task.Status != state.TaskNone || !ran ||
+		started.Digest != c.Spec.Digest().Short() {
+		return state.Completion{}, false
+	}
+	exit := lastExit(c, o, started)
+	return state.Completion{Digest: c.Spec.Digest(), Code: exit.Code, Time: exit.At}, exit.Code != state.ExitUnknown
 }
 
 // ended plans what follows an exit.

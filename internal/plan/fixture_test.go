@@ -71,6 +71,7 @@ type containerFixture struct {
 	Restarts        int    `json:"restarts"`
 	Failures        int    `json:"failures"`
 	Unreadable      string `json:"unreadable"`
+	Exit            *int   `json:"exit"` // the code on its label
 	LosesOwnerLabel bool   `json:"losesOwnerLabel"`
 }
 
@@ -149,6 +150,9 @@ func (f containerFixture) observed() state.ObservedContainer {
 	case "", "yes", "earlier-boot":
 		in := map[bool]string{true: "boot-1", false: boot}[f.Started == "earlier-boot"]
 		o.Labels[state.LabelStarted] = state.Started{Digest: spec.Digest().Short(), At: clock.Add(-time.Hour), Boot: in}.String()
+	}
+	if f.Exit != nil {
+		o.Labels[state.LabelExit] = state.Exit{Code: *f.Exit, At: clock}.String()
 	}
 	switch f.Record {
 	case "", "ok":

@@ -8,8 +8,8 @@ import (
 	"kukeon.io/kukeon-reconciler/internal/state"
 )
 
-// removeRealm plans the next steps of a removal that was accepted: containers of ours, then images of ours, then
-// what operations left, then the namespace. The removal has ended when our stamp is off the namespace or the
+// removeRealm plans the next steps of a removal that was accepted: containers of ours, then what operations left, then
+// images of ours, then the namespace. The removal has ended when our stamp is off the namespace or the
 // namespace is gone.
 func (d *differ) removeRealm() {
 	ns := Object{NamespaceObject, string(d.want.Realm.Namespace)}
@@ -26,9 +26,13 @@ func (d *differ) removeRealm() {
 		d.wait(ns, "the end of its containers", time.Time{})
 		return
 	}
+	// Images go last: their deletion is what makes containerd collect the content, and it may collect nothing after
+	// a lease or snapshot that goes later.
+	if d.leftovers(); len(d.plan.Operations)+len(d.plan.Waits) > 0 {
+		return
+	}
 	foreignContent = append(foreignContent, d.removeImages()...)
-	d.leftovers()
-	if len(d.plan.Operations) > 0 || len(d.plan.Waits) > 0 {
+	if len(d.plan.Operations)+len(d.plan.Waits) > 0 {
 		return
 	}
 	slices.Sort(foreignContent)
