@@ -74,6 +74,11 @@ func (h *Host) deleteNamespace(ctx context.Context, op plan.DeleteNamespace) err
 	if errdefs.IsFailedPrecondition(err) {
 		return &outcome.Waiting{For: "namespace " + string(op.Namespace) + " to become empty"}
 	}
+	if err == nil {
+		if left := h.cfg.Machine.Forget(op.Namespace); left != nil { // empty directories: nothing that has to be tried again
+			h.cfg.Log.V(1).Info("directories of a removed namespace stay behind", "namespace", op.Namespace, "error", left.Error())
+		}
+	}
 	return err
 }
 

@@ -23,6 +23,8 @@ type Machine interface {
 	Loopback(pid uint32) error
 	// Processes lists the processes in the container's cgroup.
 	Processes(ns state.Namespace, id state.ContainerID) ([]int, error)
+	// Forget removes the empty directories that runc leaves behind for a namespace that is gone.
+	Forget(ns state.Namespace) error
 	// ReadRootFS mounts a root file system read-only for as long as read runs.
 	ReadRootFS(ctx context.Context, mounts []mount.Mount, read func(fs.FS) error) error
 }
@@ -35,6 +37,9 @@ func (NoMachine) Loopback(uint32) error { return nil }
 
 // Processes implements Machine.
 func (NoMachine) Processes(state.Namespace, state.ContainerID) ([]int, error) { return nil, nil }
+
+// Forget implements Machine.
+func (NoMachine) Forget(state.Namespace) error { return nil }
 
 // ReadRootFS implements Machine.
 func (NoMachine) ReadRootFS(_ context.Context, _ []mount.Mount, read func(fs.FS) error) error {
@@ -115,6 +120,26 @@ func (thisMachine) Processes(ns state.Namespace, id state.ContainerID) ([]int, e
 		}
 	}
 	return pids, nil
+}
+
+// Forget implements Machine. Only empty directories can be removed this way: what another containerd keeps under the
+// same name stays.
+func (thisMachine) Forget(ns state.Namespace) error {
+	dirs, err := filepath.Glob(filepath.Join("/sys/fs/cgroup", "*", string(ns)))
+	if err != nil {
+		return err
+	}
+	dirs = append(dirs, filepath.Join("/sys/fs/cgroup", string(ns)), filepath.Join("/run/containerd/runc", string(ns)))
+	var errs []error
+	for _, dir := range dirs {
+		err := unix.Rmdir(dir)
+		switch {
+		case err == nil, errors.Is(err, unix.ENOENT), errors.Is(err, unix.EBUSY), errors.Is(err, unix.ENOTEMPTY), errors.Is(err, unix.ENOTDIR):
+		default:
+			errs = append(errs, fmt.Errorf("removing %s: %w", dir, err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // ReadRootFS implements Machine. Links in it that lead outside are not followed.
