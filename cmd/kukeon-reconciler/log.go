@@ -10,8 +10,10 @@ import (
 )
 
 // logger makes the one logger of a long-running command: lines on stderr, V(1) at level debug.
-func (a *app) logger() (logr.Logger, error) {
-	level, err := zapcore.ParseLevel(a.settings.logLevel)
+func (a *app) logger() (logr.Logger, error) { return a.loggerAt(a.settings.logLevel) }
+
+func (a *app) loggerAt(name string) (logr.Logger, error) {
+	level, err := zapcore.ParseLevel(name)
 	if err != nil {
 		return logr.Logger{}, fmt.Errorf("--log-level: %w", err)
 	}

@@ -22,7 +22,7 @@ func main() {
 	context.AfterFunc(ctx, stop)
 	a := &app{
 		in: os.Stdin, out: os.Stdout, err: os.Stderr, now: time.Now, getenv: os.Getenv,
-		terminal: isTerminal(os.Stdout),
+		terminal: isTerminal(os.Stdout), watched: isTerminal(os.Stderr),
 	}
 	os.Exit(a.execute(ctx, os.Args[1:]))
 }
@@ -34,6 +34,7 @@ type app struct {
 	getenv   func(string) string
 	now      func() time.Time
 	terminal bool // out is one
+	watched  bool // err is one: a person looks on
 
 	settings settings
 	began    bool // the command line was understood

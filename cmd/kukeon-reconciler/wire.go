@@ -176,7 +176,11 @@ func recorded(name state.RealmName, have state.Observed) plan.Want {
 
 // applyOnce converges what the scan declares, and ends.
 func (a *app) applyOnce(ctx context.Context, scan manifests.Scan, opts controllers.OnceOptions) (out []controllers.Outcome, problems []manifests.Problem, err error) {
-	log, err := a.logger()
+	level := a.settings.logLevel
+	if level == "info" {
+		level = "error" // the outcomes say the rest, and on a terminal the progress
+	}
+	log, err := a.loggerAt(level)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -196,6 +200,18 @@ func (a *app) applyOnce(ctx context.Context, scan manifests.Scan, opts controlle
 	const fast = time.Second // there is nobody to wait for but ourselves
 	return controllers.Once(ctx, controllers.Config{
 		Host: eng.host, Store: kept, Template: a.settings.template, Rescan: fast, Resync: time.Minute,
-		ManagedBy: state.ManagedByApply, About: a.about(), Log: log, Now: a.now,
+		ManagedBy: state.ManagedByApply, About: a.about(), Log: log, Now: a.now, Ended: a.progress,
 	}, scan, opts)
+}
+
+// progress tells a person at a terminal of each step as it ends.
+func (a *app) progress(r apply.Result) {
+	if !a.watched {
+		return
+	}
+	end := fmt.Sprintf("done in %s", r.Took.Round(time.Millisecond))
+	if r.Err != nil {
+		end = "not yet: " + r.Err.Error()
+	}
+	a.talk("%s: %s: %s", r.Realm, r.Operation, end)
 }
