@@ -1,7 +1,6 @@
 package testenv
 
 import (
-	"bufio"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -9,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -282,16 +282,11 @@ func removeDeadSockets(dir string) error {
 	if err != nil {
 		return err
 	}
-	// Read after the directory: who made a socket before is bound to it by now.
-	bound, err := boundSockets()
-	if err != nil {
-		return err
-	}
 	var errs []error
 	for _, e := range entries {
 		path := filepath.Join(shimSockets, e.Name())
 		info, err := e.Info()
-		if err != nil || bound[path] || info.ModTime().Before(born.ModTime()) {
+		if err != nil || info.ModTime().Before(born.ModTime()) || !deaf(path) {
 			continue
 		}
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -301,20 +296,20 @@ func removeDeadSockets(dir string) error {
 	return errors.Join(errs...)
 }
 
-// boundSockets returns the paths of the unix sockets that some process is bound to.
-func boundSockets() (map[string]bool, error) {
-	f, err := os.Open("/proc/net/unix")
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	bound := map[string]bool{}
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		if fields := strings.Fields(lines.Text()); len(fields) == 8 {
-			bound[fields[7]] = true
+// deaf reports whether nobody listens on a unix socket. It asks twice, since a socket is made a moment before somebody
+// listens on it; /proc/net/unix would be no answer, for what it shows is no snapshot while other sockets come and go.
+func deaf(path string) bool {
+	for range 2 {
+		c, err := net.Dial("unix", path)
+		if err == nil {
+			_ = c.Close()
 		}
+		if !errors.Is(err, syscall.ECONNREFUSED) {
+			return false
+		}
+		time.Sleep(50 * time.Millisecond)
 	}
-	return bound, nil
+	return true
 }
 
 // removeDir removes a daemon's directory, or only what is the daemon's in it when the caller gave it.
