@@ -24,6 +24,9 @@ type Host interface {
 	Observe(ctx context.Context, ns state.Namespace) (state.Observed, error)
 	// Resync makes the next Observe of the namespace read everything anew.
 	Resync(ns state.Namespace)
+	// RefreshFiles brings the copies of the host's files that are mounted into a namespace's containers up to date.
+	// It makes no call.
+	RefreshFiles(ns state.Namespace) error
 	// Locate finds other namespaces that hold an image.
 	Locate(ctx context.Context, ref string, except state.Namespace) ([]state.Namespace, error)
 	// Do carries one operation out.

@@ -49,7 +49,7 @@ func (w *worker) run(ctx, opsCtx context.Context) {
 		case <-w.woken:
 		case <-timer.C:
 		case <-resync.C:
-			w.m.cfg.Host.Resync(w.namespace)
+			w.resync()
 		}
 		began := w.m.cfg.Now()
 		next := w.reconcile(ctx, opsCtx)
@@ -63,6 +63,17 @@ func (w *worker) run(ctx, opsCtx context.Context) {
 			return
 		case <-time.After(state.PassInterval - min(w.m.cfg.Now().Sub(began), state.PassInterval)):
 		}
+	}
+}
+
+// resync has everything read anew, and takes over what changed in the host's own files.
+func (w *worker) resync() {
+	w.m.cfg.Host.Resync(w.namespace)
+	if w.m.cfg.Observe {
+		return
+	}
+	if err := w.m.cfg.Host.RefreshFiles(w.namespace); err != nil && w.m.quiet.speak("files "+string(w.realm), w.m.cfg.Now()) {
+		w.m.log.Error(err, "the containers' copies of the host's files cannot be refreshed", "realm", w.realm)
 	}
 }
 
