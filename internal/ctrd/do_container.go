@@ -67,13 +67,17 @@ func (h *Host) createUnderLease(ctx context.Context, at target, op plan.Create) 
 	} else if err != nil {
 		return err
 	}
+	openFiles, err := openFilesLimit()
+	if err != nil {
+		return err
+	}
 	mounts, done, err := h.prepareSnapshot(ctx, at, op, snapshotter, image.chain, owner)
 	if err != nil || done {
 		return err
 	}
 	spec, err := blueprint{
 		ns: at.ns, id: op.ID, spec: op.Spec, image: image.config,
-		files: h.files(at.ns, op.ID), volumes: h.volumes(at.realm),
+		files: h.files(at.ns, op.ID), volumes: h.volumes(at.realm), openFiles: openFiles,
 		rootFS: func(read func(fs.FS) error) error { return h.cfg.Machine.ReadRootFS(ctx, mounts, read) },
 	}.encode(ctx)
 	if err != nil {

@@ -152,3 +152,12 @@ func (thisMachine) ReadRootFS(ctx context.Context, mounts []mount.Mount, read fu
 		return errors.Join(read(root.FS()), root.Close())
 	})
 }
+
+// openFilesLimit is the hard limit of open files that we run under, for which containerd's is taken.
+func openFilesLimit() (uint64, error) {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return 0, fmt.Errorf("reading the limit of open files: %w", err)
+	}
+	return limit.Max, nil
+}

@@ -41,6 +41,8 @@ type blueprint struct {
 	image   ocispec.ImageConfig
 	files   string // directory of our copies of /etc files
 	volumes string // directory of the realm's volumes
+	// openFiles is the most files that this host lets a process open; runc starts nothing that asks for more.
+	openFiles uint64
 	// rootFS lends the container's root file system, for looking up users.
 	rootFS func(read func(fs.FS) error) error
 }
@@ -85,7 +87,7 @@ func (b blueprint) build(ctx context.Context) (*specs.Spec, error) {
 		oci.WithHostname(string(b.id)),
 		b.withUser,
 		withPropagation,
-		withOpenFiles,
+		b.withOpenFiles,
 	}
 	opts = append(opts, b.isolation()...)
 	opts = append(opts, b.security()...)
@@ -94,12 +96,16 @@ func (b blueprint) build(ctx context.Context) (*specs.Spec, error) {
 	return oci.GenerateSpec(ctx, nil, &containers.Container{ID: string(b.id)}, opts...)
 }
 
-// withOpenFiles allows as many open files as systemd gives a service: few at once for old programs that select, and
-// plenty for those that ask for more, as every server does. containerd's default stops at 1024.
-func withOpenFiles(_ context.Context, _ oci.Client, _ *containers.Container, s *specs.Spec) error {
-	s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 1024, Hard: 524288}}
+// withOpenFiles allows as many open files as systemd gives a service, where the host does: few at once for old programs
+// that select, and plenty for those that ask for more, as every server does. containerd's default stops at 1024.
+func (b blueprint) withOpenFiles(_ context.Context, _ oci.Client, _ *containers.Container, s *specs.Spec) error {
+	hard := min(serviceOpenFiles, b.openFiles)
+	s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: min(1024, hard), Hard: hard}}
 	return nil
 }
+
+// serviceOpenFiles is systemd's hard limit of open files for a service.
+const serviceOpenFiles = 524288
 
 // args are the image's entrypoint and cmd, unless the manifest says otherwise: a command replaces both.
 func (b blueprint) args() ([]string, error) {

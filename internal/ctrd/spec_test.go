@@ -30,7 +30,7 @@ var update = flag.Bool("update", false, "write what was got into the fixtures")
 var plain = blueprint{
 	ns: "kukeon-main", id: "web", spec: state.Spec{Image: "docker.io/library/web:1"},
 	image: ocispec.ImageConfig{Entrypoint: []string{"/entry"}, Cmd: []string{"serve"}, Env: []string{"PATH=/bin", "A=1"}},
-	files: "/run/kr/files/kukeon-main/web", volumes: "/var/lib/kr/volumes/main",
+	files: "/run/kr/files/kukeon-main/web", volumes: "/var/lib/kr/volumes/main", openFiles: 1 << 20,
 	rootFS: func(read func(fs.FS) error) error {
 		return read(fstest.MapFS{
 			"etc/passwd": {Data: []byte("root:x:0:0::/:/bin/sh\napp:x:1000:1001::/:/bin/sh\n")},
@@ -199,5 +199,17 @@ func TestFilesOfOursAreWrittenInPlaceAndOnlyWhenTheyDiffer(t *testing.T) {
 	want := strings.TrimSuffix(string(host), "\n") + "\n127.0.0.1 web\n"
 	if d := cmp.Diff(want, string(got)); d != "" {
 		t.Error(d)
+	}
+}
+
+func TestAContainerAsksForNoMoreOpenFilesThanTheHostHas(t *testing.T) {
+	host := plain
+	host.openFiles = 20000
+	s, err := host.build(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := s.Process.Rlimits[0]; got.Soft != 1024 || got.Hard != 20000 {
+		t.Errorf("soft %d, hard %d", got.Soft, got.Hard)
 	}
 }
