@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"kukeon.io/kukeon-reconciler/internal/accept"
 	"kukeon.io/kukeon-reconciler/internal/plan"
 	"kukeon.io/kukeon-reconciler/internal/state"
 	"kukeon.io/kukeon-reconciler/internal/status"
@@ -96,6 +97,9 @@ func (m *Manager) Reconcile(realm string) error {
 
 // Suspend keeps every write from a realm or container.
 func (m *Manager) Suspend(s state.Suspension) error {
+	if err := m.mayChange(); err != nil {
+		return err
+	}
 	if err := m.known(s.Realm, s.Container); err != nil {
 		return err
 	}
@@ -107,6 +111,9 @@ func (m *Manager) Suspend(s state.Suspension) error {
 
 // Resume ends a suspension.
 func (m *Manager) Resume(realm, container string) error {
+	if err := m.mayChange(); err != nil {
+		return err
+	}
 	if err := m.known(state.RealmName(realm), state.ContainerID(container)); err != nil {
 		return err
 	}
@@ -118,6 +125,9 @@ func (m *Manager) Resume(realm, container string) error {
 
 // Confirm releases a held removal, or removes an orphan.
 func (m *Manager) Confirm(id string) (string, error) {
+	if err := m.mayChange(); err != nil {
+		return "", err
+	}
 	realms := m.Realms()
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -132,12 +142,11 @@ func (m *Manager) Confirm(id string) (string, error) {
 		if o.ID != id {
 			continue
 		}
-		next := m.accepted
-		next.Removals = append(slices.Clone(next.Removals), state.Removal{
+		next := accept.Listed(m.accepted, state.Removal{
 			Realm: o.Realm, Namespace: o.Namespace, Container: o.ContainerID, Deletion: state.DeletePolicy,
 			At: m.cfg.Now(), Why: "an orphan whose removal was confirmed",
 		})
-		if err := m.cfg.Store.Save(next); err != nil {
+		if err := m.save(next); err != nil {
 			return "", fmt.Errorf("confirm: %w", err)
 		}
 		m.accepted = next
@@ -198,6 +207,14 @@ func (m *Manager) strays(ctx context.Context, namespaces []state.NamespaceSummar
 		}
 	}
 	return out
+}
+
+// mayChange refuses what would write when this daemon only observes.
+func (m *Manager) mayChange() error {
+	if m.cfg.Observe {
+		return fmt.Errorf("%w: this daemon only observes; ask the one that runs without --observe", status.ErrConflict)
+	}
+	return nil
 }
 
 func (m *Manager) known(realm state.RealmName, container state.ContainerID) error {

@@ -27,8 +27,8 @@ type Host interface {
 	// RefreshFiles brings the copies of the host's files that are mounted into a namespace's containers up to date.
 	// It makes no call.
 	RefreshFiles(ns state.Namespace) error
-	// Locate finds other namespaces that hold an image.
-	Locate(ctx context.Context, ref string, except state.Namespace) ([]state.Namespace, error)
+	// Remedy is the command that brings an image in from another namespace of this host; empty when none has it.
+	Remedy(ctx context.Context, ns state.Namespace, ref string) string
 	// Do carries one operation out.
 	Do(ctx context.Context, ns state.Namespace, realm state.RealmName, op plan.Operation) error
 }

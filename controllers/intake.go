@@ -44,7 +44,7 @@ func (m *Manager) look(ctx context.Context) time.Duration {
 	desired := compile.Compile(scan, compile.Options{Template: m.cfg.Template}, namespaces, owner, prev)
 	d := accept.Decide(prev, scan, desired, namespaces, accept.Confirmations(confirmed), now, m.cfg.Accept)
 	saveError := ""
-	if err := m.cfg.Store.Save(d.Accepted); err != nil {
+	if err := m.save(d.Accepted); err != nil {
 		// Nothing may be carried out that is not safely on disk: stay with what was accepted.
 		m.log.Error(err, "the accepted state cannot be saved; newer manifests wait")
 		saveError, d.Accepted = err.Error(), prev
@@ -150,6 +150,9 @@ func (m *Manager) changedRealms(prev, next state.Accepted) []state.RealmName {
 
 // forgetOmitted drops the completions of containers that are no longer accepted.
 func (m *Manager) forgetOmitted(prev, next state.Accepted) {
+	if m.cfg.Observe {
+		return
+	}
 	for name, was := range prev.Realms {
 		is, kept := next.Realms[name]
 		var gone []state.ContainerID

@@ -9,9 +9,9 @@ import (
 	"sync"
 	"time"
 
+	"kukeon.io/kukeon-reconciler/internal/accept"
 	"kukeon.io/kukeon-reconciler/internal/apply"
 	"kukeon.io/kukeon-reconciler/internal/compile"
-	"kukeon.io/kukeon-reconciler/internal/outcome"
 	"kukeon.io/kukeon-reconciler/internal/plan"
 	"kukeon.io/kukeon-reconciler/internal/state"
 	"kukeon.io/kukeon-reconciler/internal/status"
@@ -61,7 +61,7 @@ func Once(ctx context.Context, cfg Config, scan manifests.Scan, opts OnceOptions
 		return nil, desired.Problems, ErrInvalidManifests
 	}
 	// A tombstone is intent enough: what it names is on the removal list from the start.
-	if err := cfg.Store.Save(state.Accepted{Removals: tombstones(desired.Realms, cfg.Now())}); err != nil {
+	if err := cfg.Store.Save(tombstones(desired.Realms, cfg.Now())); err != nil {
 		return nil, desired.Problems, err
 	}
 	if err := forgetUndeclared(cfg.Store, desired.Realms); err != nil {
@@ -107,18 +107,17 @@ func forgetUndeclared(store Store, realms []state.Realm) error {
 	return nil
 }
 
-// tombstones lists the realms that the manifests want gone.
-func tombstones(realms []state.Realm, now time.Time) []state.Removal {
-	var out []state.Removal
+// tombstones has the realms that the manifests want gone on the removal list, and nothing else.
+func tombstones(realms []state.Realm, now time.Time) (a state.Accepted) {
 	for _, r := range realms {
 		if r.Tombstone {
-			out = append(out, state.Removal{
+			a = accept.Listed(a, state.Removal{
 				Realm: r.Name, Namespace: r.Namespace, Deletion: r.Deletion, At: now,
 				Why: "spec.state: Absent (" + r.Origin.String() + ")",
 			})
 		}
 	}
-	return out
+	return a
 }
 
 // declared compiles the scan against the host, and refuses realms that the daemon manages.
@@ -136,10 +135,8 @@ func declared(ctx context.Context, cfg Config, scan manifests.Scan) (compile.Des
 		for _, r := range desired.Realms {
 			if r.Namespace == n.Name && state.Owner(n.Labels[state.LabelOwner]) == owner &&
 				n.Labels[state.LabelManagedBy] == state.ManagedByDaemon && cfg.ManagedBy != state.ManagedByDaemon {
-				return compile.Desired{}, &outcome.Conflict{
-					Object: fmt.Sprintf("realm %s: namespace %s is managed by the daemon; put %s into its manifest directory instead. It",
-						r.Name, n.Name, r.Origin.Path),
-				}
+				return compile.Desired{}, fmt.Errorf("realm %s: the daemon manages namespace %s; put %s into its manifest directory instead",
+					r.Name, n.Name, r.Origin.Path)
 			}
 		}
 	}

@@ -16,6 +16,9 @@ import (
 // Adopt takes over declared objects that are there and carry no owner or another one: the namespace itself, and
 // containers of the realm. They keep running until their declaration changes.
 func (m *Manager) Adopt(ctx context.Context, realm, container string) ([]string, error) {
+	if err := m.mayChange(); err != nil {
+		return nil, err
+	}
 	want, accepted, _ := m.want(state.RealmName(realm))
 	if accepted.Name == "" {
 		return nil, fmt.Errorf("%w; a realm has to be declared before it can adopt", unknownRealm(realm))
@@ -36,6 +39,9 @@ func (m *Manager) Adopt(ctx context.Context, realm, container string) ([]string,
 
 // Release strips our keys off everything of a realm and leaves it running.
 func (m *Manager) Release(ctx context.Context, realm string) ([]string, error) {
+	if err := m.mayChange(); err != nil {
+		return nil, err
+	}
 	name := state.RealmName(realm)
 	r, err := m.letGo(name)
 	if err != nil {
@@ -78,7 +84,7 @@ func (m *Manager) letGo(name state.RealmName) (state.Realm, error) {
 	if !kept {
 		return state.Realm{}, unknownRealm(string(name))
 	}
-	if err := m.cfg.Store.Save(next); err != nil {
+	if err := m.save(next); err != nil {
 		return state.Realm{}, fmt.Errorf("release: %w", err)
 	}
 	m.accepted = next

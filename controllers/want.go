@@ -108,3 +108,12 @@ func (m *Manager) pending(name state.RealmName) string {
 	}
 	return ""
 }
+
+// save puts what is accepted on disk, before anything is done about it. A daemon that only observes writes nothing at
+// all: what it accepts is forgotten with it.
+func (m *Manager) save(a state.Accepted) error {
+	if m.cfg.Observe {
+		return nil
+	}
+	return m.cfg.Store.Save(a)
+}

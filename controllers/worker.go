@@ -126,7 +126,7 @@ func (w *worker) ended(runCtx context.Context, p plan.Plan) {
 	for _, id := range ids {
 		next = accept.Ended(next, w.realm, id)
 	}
-	err := w.m.cfg.Store.Save(next)
+	err := w.m.save(next)
 	if err == nil {
 		w.m.accepted = next
 	}
@@ -172,12 +172,9 @@ func (w *worker) locate(ctx context.Context, p *status.Pass) {
 		if wait.Object.Kind != plan.ImageObject {
 			continue
 		}
-		found, err := w.m.cfg.Host.Locate(ctx, wait.Object.Name, w.namespace)
-		if err != nil || len(found) == 0 {
-			continue
+		if remedy := w.m.cfg.Host.Remedy(ctx, w.namespace, wait.Object.Name); remedy != "" {
+			p.Plan.Waits[i].For += "; " + remedy
 		}
-		p.Plan.Waits[i].For += "; namespace " + string(found[0]) + " has it: `ctr -n " + string(found[0]) +
-			" images export - " + wait.Object.Name + " | ctr -n " + string(w.namespace) + " images import -`"
 	}
 }
 

@@ -26,7 +26,7 @@ func openOneShotStore(stateDir string, scan manifests.Scan) (*oneShotStore, erro
 			if s.realms[name] != nil {
 				continue
 			}
-			one, _, err := openStore(filepath.Join(stateDir, "apply", d.RealmName))
+			one, _, err := openStore(store.Open, filepath.Join(stateDir, "apply", d.RealmName))
 			if err != nil { // what was damaged is lost: a finished one-shot may run again
 				return nil, errors.Join(err, s.Close())
 			}

@@ -75,7 +75,11 @@ func (a *app) run(ctx context.Context, o runFlags) (err error) {
 	if err != nil {
 		return err
 	}
-	kept, lost, err := openStore(a.settings.stateDir)
+	open := store.Open
+	if o.observe {
+		open = observed
+	}
+	kept, lost, err := openStore(open, a.settings.stateDir)
 	if err != nil {
 		return err
 	}
@@ -124,11 +128,20 @@ func (a *app) run(ctx context.Context, o runFlags) (err error) {
 	return err
 }
 
-// openStore opens the state directory; what is damaged in it was set aside and counts as lost.
-func openStore(dir string) (*store.Store, []error, error) {
+// observed opens a state directory to look at, also while the daemon proper works with it. One that is not there yet
+// holds nothing.
+func observed(dir string) (*store.Store, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	return store.OpenReadOnly(dir)
+}
+
+// openStore opens a state directory; what is damaged in it was set aside and counts as lost.
+func openStore(open func(dir string) (*store.Store, error), dir string) (*store.Store, []error, error) {
 	var lost []error
 	var damaged *store.DamagedError
-	kept, err := store.Open(dir)
+	kept, err := open(dir)
 	if errors.As(err, &damaged) {
 		lost, err = append(lost, damaged), nil
 	}

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"kukeon.io/kukeon-reconciler/internal/store"
 )
 
 // A host that comes up has neither containerd nor, perhaps, the directory: the daemon waits for both.
@@ -40,15 +42,21 @@ func TestRunStaysUpWithoutManifestsAndContainerdAndStopsAtOnce(t *testing.T) {
 
 func TestASecondDaemonOnTheSameStateIsRefused(t *testing.T) {
 	h := newHarness(t)
+	kept, err := store.Open(h.env["KUKEON_STATE_DIR"]) // the daemon proper
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer kept.Close()
+	second := h.run(t.Context(), "run")
+	if second.code != exitFailed || !strings.Contains(second.err.String(), h.env["KUKEON_STATE_DIR"]) {
+		t.Errorf("same state directory: exit %d: %s", second.code, second.err)
+	}
+	// To observe is allowed beside it.
 	ctx, cancel := context.WithCancel(t.Context())
 	s := streamsOf{out: &safeBuffer{}, err: &safeBuffer{}}
 	done := make(chan struct{})
 	go func() { h.runInto(ctx, &s, "run", "--observe"); close(done) }()
 	eventually(t, "the API", func() bool { return h.run(t.Context(), "status").code == exitFailed })
-	second := h.run(t.Context(), "run", "--observe")
-	if second.code != exitFailed || !strings.Contains(second.err.String(), h.env["KUKEON_STATE_DIR"]) {
-		t.Errorf("same state directory: exit %d: %s", second.code, second.err)
-	}
 	h.env["KUKEON_STATE_DIR"] = h.dir + "/other"
 	third := h.run(t.Context(), "run", "--observe")
 	if third.code != exitFailed || !strings.Contains(third.err.String(), "--run-dir") {

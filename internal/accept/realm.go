@@ -152,15 +152,20 @@ func (d *decider) leave(r state.Realm, containers []state.Container, why string)
 	}
 }
 
-// list adds an entry to the removal list, or renews it. The list is sorted.
-func (d *decider) list(e state.Removal) {
-	d.next.Removals = slices.DeleteFunc(d.next.Removals, func(r state.Removal) bool {
+// list adds an entry to the removal list, or renews it.
+func (d *decider) list(e state.Removal) { d.next = Listed(d.next, e) }
+
+// Listed returns the accepted state with an entry on its removal list, which is sorted and names nothing twice. The
+// argument is not changed.
+func Listed(a state.Accepted, e state.Removal) state.Accepted {
+	a.Removals = slices.DeleteFunc(slices.Clone(a.Removals), func(r state.Removal) bool {
 		return r.Realm == e.Realm && r.Container == e.Container
 	})
-	d.next.Removals = append(d.next.Removals, e)
-	slices.SortFunc(d.next.Removals, func(a, b state.Removal) int {
+	a.Removals = append(a.Removals, e)
+	slices.SortFunc(a.Removals, func(a, b state.Removal) int {
 		return compareObjects(object{a.Realm, a.Container}, object{b.Realm, b.Container})
 	})
+	return a
 }
 
 // Ended returns the accepted state without the entry of the removal list for a container, or with an empty id for
