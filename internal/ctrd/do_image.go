@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/images"
@@ -133,16 +134,20 @@ func (h *Host) fetch(ctx context.Context, at target, ref string, owner state.Own
 	case errdefs.IsUnavailable(err):
 		return &outcome.Unavailable{Err: err}
 	}
-	return pullError(ref, err, h.remedy(ctx, at.ns, ref))
+	return pullError(ref, err, h.Remedy(ctx, at.ns, ref))
 }
 
-// remedy is the line that brings an image in which another namespace has; empty when none has it.
-func (h *Host) remedy(ctx context.Context, ns state.Namespace, ref string) string {
-	others, err := h.Locate(ctx, ref, ns)
+// Remedy is the command that brings an image in from another namespace of this host; empty when none has it.
+func (h *Host) Remedy(ctx context.Context, ns state.Namespace, ref string) string {
+	others, err := h.locate(ctx, ref, ns)
 	if err != nil || len(others) == 0 {
 		return ""
 	}
-	return fmt.Sprintf("it is in namespace %s: ctr -n %[1]s images export - %s | ctr -n %s images import -", others[0], ref, ns)
+	local := "--local " // without it, ctr 2.4 now and then cuts the archive short; ctr 1.6 knows no other way
+	if version, err := look(ctx, "reading the daemon's version", h.svc.Version); err != nil || strings.HasPrefix(version, "1.6.") {
+		local = ""
+	}
+	return fmt.Sprintf("it is in namespace %s: `ctr -n %[1]s images export %[2]s- %[3]s | ctr -n %[4]s images import -`", others[0], local, ref, ns)
 }
 
 // pullError tells what a person can do about a pull that failed. remedy may be empty.

@@ -7,6 +7,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -420,7 +421,7 @@ func TestAMissingImageSaysWhereItIs(t *testing.T) {
 		must(t, r.Import("default", other, fakectrd.Image{Layers: []string{"o"}}, false))
 		synctest.Wait()
 		err = r.host.Do(t.Context(), ns, realm, plan.Pull{Ref: other})
-		const line = "ctr -n default images export - docker.io/library/other:1 | ctr -n kukeon-main images import -"
+		const line = "`ctr -n default images export --local - docker.io/library/other:1 | ctr -n kukeon-main images import -`"
 		if !outcome.IsStalled(err) || !strings.HasSuffix(err.Error(), line) {
 			t.Errorf("%v", err)
 		}
@@ -540,7 +541,7 @@ func TestAMissingBindSourceIsNamed(t *testing.T) {
 		if !outcome.IsStalled(err) || !strings.Contains(err.Error(), "/absent, to be mounted at /data, does not exist") {
 			t.Errorf("%v", err)
 		}
-		c.Spec.Mounts[0].Ensure = true
+		must(t, os.MkdirAll(c.Spec.Mounts[0].Source, 0o755))
 		r.do(c)
 	})
 }

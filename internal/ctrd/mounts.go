@@ -63,7 +63,7 @@ func (b blueprint) mount(m state.Mount) specs.Mount {
 	return specs.Mount{Destination: target, Type: "bind", Source: source, Options: []string{"rbind", access}}
 }
 
-// prepareSources makes the directories of volumes and of bind mounts that ask for it. A bind mount without its source
+// prepareSources makes the directories of volumes. A bind mount without its source
 // is Stalled: the engine's own message would not name the way out.
 func (h *Host) prepareSources(realm state.RealmName, spec state.Spec) error {
 	for _, m := range spec.Mounts {
@@ -73,15 +73,11 @@ func (h *Host) prepareSources(realm state.RealmName, spec state.Spec) error {
 				return fmt.Errorf("making volume %s: %w", m.Source, err)
 			}
 		case state.MountBind:
-			_, err := os.Stat(m.Source)
-			if errors.Is(err, fs.ErrNotExist) && m.Ensure {
-				err = os.MkdirAll(m.Source, 0o755)
-			}
-			switch {
+			switch _, err := os.Stat(m.Source); {
 			case errors.Is(err, fs.ErrNotExist):
 				return &outcome.Stalled{
 					Why:    fmt.Sprintf("%s, to be mounted at %s, does not exist on the host", m.Source, m.Target),
-					Remedy: "make it, or set `ensure: true` on the volume",
+					Remedy: "make it, or use a volume of `kind: volume`",
 				}
 			case err != nil:
 				return fmt.Errorf("mount at %s: %w", m.Target, err)

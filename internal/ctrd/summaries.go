@@ -145,9 +145,9 @@ func ownerOf(c containers.Container) state.Owner {
 	return o.Owner()
 }
 
-// Locate returns the other namespaces of the host that have an image, sorted. What cannot be read counts as not having
+// locate returns the other namespaces of the host that have an image, sorted. What cannot be read counts as not having
 // it; it fails only when nothing can be read at all.
-func (h *Host) Locate(ctx context.Context, ref string, except state.Namespace) ([]state.Namespace, error) {
+func (h *Host) locate(ctx context.Context, ref string, except state.Namespace) ([]state.Namespace, error) {
 	spaces, err := h.readSpaces(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("looking for image %s: %w", ref, err)
