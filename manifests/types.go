@@ -182,7 +182,7 @@ type VolumeMount struct {
 	ReadOnly  bool      `json:"readOnly,omitempty" jsonschema:"default=false" jsonschema_description:"bind and volume only."`
 	SizeBytes *Bytes    `json:"sizeBytes,omitempty" jsonschema_description:"tmpfs only: its limit."`
 	Mode      *Mode     `json:"mode,omitempty" jsonschema_description:"tmpfs only: octal permissions, such as \"1777\"."`
-	Ensure    bool      `json:"ensure,omitempty" jsonschema:"default=false" jsonschema_description:"volume only: made when it does not exist."`
+	Ensure    bool      `json:"ensure,omitempty" jsonschema:"default=false" jsonschema_description:"volume only, and without effect: a volume is always made when it does not exist."`
 }
 
 // TmpfsMount is an in-memory file system with mount options.

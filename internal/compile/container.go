@@ -109,7 +109,7 @@ func mounts(m manifests.ContainerSpec) []state.Mount {
 	for _, v := range m.Volumes {
 		out = append(out, state.Mount{
 			Kind: state.MountKind(cmp.Or(v.Kind, manifests.MountBind)), Source: v.Source, Target: path.Clean(v.Target),
-			ReadOnly: v.ReadOnly, Ensure: v.Ensure, SizeBytes: int64(value(v.SizeBytes, 0)), Mode: uint32(value(v.Mode, 0)),
+			ReadOnly: v.ReadOnly, SizeBytes: int64(value(v.SizeBytes, 0)), Mode: uint32(value(v.Mode, 0)),
 		})
 	}
 	for _, t := range m.Tmpfs {

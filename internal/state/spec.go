@@ -56,15 +56,13 @@ const (
 
 // Mount is one mount inside the container.
 type Mount struct {
-	Kind     MountKind `json:"kind"`
-	Source   string    `json:"source,omitempty"`
-	Target   string    `json:"target"`
-	ReadOnly bool      `json:"readOnly,omitempty"`
-	// Ensure makes a missing bind source a directory rather than an error.
-	Ensure    bool     `json:"ensure,omitempty"`
-	SizeBytes int64    `json:"sizeBytes,omitempty"`
-	Mode      uint32   `json:"mode,omitempty"`    // permission bits of a tmpfs; 0 means 01777
-	Options   []string `json:"options,omitempty"` // further tmpfs options
+	Kind      MountKind `json:"kind"`
+	Source    string    `json:"source,omitempty"`
+	Target    string    `json:"target"`
+	ReadOnly  bool      `json:"readOnly,omitempty"`
+	SizeBytes int64     `json:"sizeBytes,omitempty"`
+	Mode      uint32    `json:"mode,omitempty"`    // permission bits of a tmpfs; 0 means 01777
+	Options   []string  `json:"options,omitempty"` // further tmpfs options
 }
 
 // Capabilities are dropped, then added, relative to containerd's default set. Names carry CAP_; Drop may hold ALL.
