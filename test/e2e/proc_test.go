@@ -60,3 +60,14 @@ func processes(argument string) []int {
 	}
 	return pids
 }
+
+// parent is the parent of a process: of a container's, its shim.
+func parent(pid int) int {
+	GinkgoHelper()
+	pids := statusLine(pid, "PPid")
+	Expect(pids).To(HaveLen(1))
+	shim, err := strconv.Atoi(pids[0])
+	Expect(err).NotTo(HaveOccurred())
+	Expect(shim).To(BeNumerically(">", 1))
+	return shim
+}
