@@ -331,6 +331,10 @@ func TestReleaseStripsOurKeysAndLeavesEverythingRunning(t *testing.T) {
 		if labels, err := h.daemon.NamespaceLabels(t.Context(), "kukeon-edge"); err != nil || len(labels) != 0 {
 			t.Errorf("labels left: %v %v", labels, err)
 		}
+		images, err := h.daemon.Images(t.Context(), "kukeon-edge")
+		if err != nil || len(images) != 1 || len(images[0].Labels) != 0 {
+			t.Errorf("images left with labels: %v %v", images, err)
+		}
 	})
 }
 

@@ -46,6 +46,8 @@ func (h *Host) do(ctx context.Context, at target, op plan.Operation) (err error)
 		return h.unpack(ctx, at, op)
 	case plan.DeleteImage:
 		return h.deleteImage(ctx, at, op)
+	case plan.ReleaseImage:
+		return h.releaseImage(ctx, at, op)
 	case plan.Create:
 		return h.create(ctx, at, op)
 	case plan.Start:

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"strings"
 	"time"
@@ -231,5 +232,24 @@ func (h *Host) deleteImage(ctx context.Context, at target, op plan.DeleteImage) 
 	}
 	return absent(change(ctx, "deleting image "+op.Ref, func(ctx context.Context) error {
 		return h.svc.DeleteImage(ctx, string(at.ns), op.Ref)
+	}))
+}
+
+// releaseImage strips our keys off an image record of ours.
+func (h *Host) releaseImage(ctx context.Context, at target, op plan.ReleaseImage) error {
+	i, err := h.image(ctx, at.ns, op.Ref)
+	if err != nil {
+		return absent(err)
+	}
+	if i.Labels[state.LabelOwner] == "" {
+		return nil // done by an attempt whose answer was lost
+	}
+	if err := h.ours(ctx, "image "+op.Ref, state.Owner(i.Labels[state.LabelOwner])); err != nil {
+		return err
+	}
+	labels := maps.Clone(i.Labels)
+	maps.DeleteFunc(labels, func(k, _ string) bool { return strings.HasPrefix(k, state.Prefix) })
+	return absent(change(ctx, "labelling image "+op.Ref, func(ctx context.Context) error {
+		return h.svc.UpdateImageLabels(ctx, string(at.ns), op.Ref, labels)
 	}))
 }

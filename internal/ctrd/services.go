@@ -48,7 +48,7 @@ type Services interface {
 
 	Images(ctx context.Context, ns string) ([]images.Image, error)
 	Image(ctx context.Context, ns, ref string) (images.Image, error)
-	// UpdateImage replaces the labels of an image record.
+	// UpdateImageLabels replaces the labels of an image record.
 	UpdateImageLabels(ctx context.Context, ns, ref string, labels map[string]string) error
 	DeleteImage(ctx context.Context, ns, ref string) error
 	// ImageConfig returns the config for this host's platform and the chain ID of its layers. NotFound: content is

@@ -224,6 +224,16 @@ type DeleteImage struct {
 func (o DeleteImage) Object() Object { return Object{ImageObject, o.Ref} }
 func (o DeleteImage) String() string { return "delete image " + o.Ref }
 
+// ReleaseImage strips our keys off an image record of ours, which stays.
+type ReleaseImage struct {
+	base
+	Ref string
+}
+
+// Object implements Operation.
+func (o ReleaseImage) Object() Object { return Object{ImageObject, o.Ref} }
+func (o ReleaseImage) String() string { return "release image " + o.Ref }
+
 // RemoveSnapshot removes a snapshot of ours that no container names.
 type RemoveSnapshot struct {
 	base

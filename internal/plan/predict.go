@@ -25,6 +25,10 @@ func Predict(have state.Observed, op Operation, now time.Time) state.Observed {
 		have.Images = putImage(have.Images, i)
 	case DeleteImage:
 		have.Images = slices.DeleteFunc(have.Images, func(i state.ObservedImage) bool { return i.Ref == op.Ref })
+	case ReleaseImage:
+		i, _ := have.FindImage(op.Ref)
+		i.Owner = ""
+		have.Images = putImage(have.Images, i)
 	case Create:
 		have.Containers = put(have.Containers, created(op, have.Owner, now))
 		have.Snapshots = without(have.Snapshots, op.SnapshotKey)

@@ -34,7 +34,7 @@ func Adopt(want Want, have state.Observed, id state.ContainerID) []Operation {
 	return ops
 }
 
-// Release plans that our keys come off every container of ours and off the namespace; nothing is stopped.
+// Release plans that our keys come off every container and image of ours and off the namespace; nothing is stopped.
 func Release(r state.Realm, have state.Observed) []Operation {
 	why := base{Reason{ReasonRemoved, "a person asked for its release", r.Origin}}
 	var ops []Operation
@@ -43,6 +43,11 @@ func Release(r state.Realm, have state.Observed) []Operation {
 			continue
 		}
 		ops = append(ops, Update{base: why, ID: o.ID, Drop: ourKeys(o.Labels), DropRecord: true})
+	}
+	for _, i := range have.Images {
+		if i.Owner == have.Owner {
+			ops = append(ops, ReleaseImage{why, i.Ref})
+		}
 	}
 	if owner, _ := have.OwnedBy(); have.Exists && owner == have.Owner {
 		ops = append(ops, ReleaseNamespace{why, r.Namespace, ourKeys(have.Labels)})
