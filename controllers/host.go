@@ -18,7 +18,8 @@ type Host interface {
 	Run(ctx context.Context, wake func(state.Namespace), connected func(error)) error
 	// Owner is the daemon's UUID, which our objects carry.
 	Owner(ctx context.Context) (state.Owner, error)
-	// Summaries lists all namespaces of the host.
+	// Summaries lists all namespaces of the host. Containers are counted in those that carry our owner's stamp, and in
+	// the extra ones.
 	Summaries(ctx context.Context, extra ...state.Namespace) ([]state.NamespaceSummary, error)
 	// Observe says what a namespace holds; what could not be read is marked unknown.
 	Observe(ctx context.Context, ns state.Namespace) (state.Observed, error)

@@ -35,6 +35,9 @@ type house struct {
 	host *ctrd.Host
 	boot string
 	stop func()
+	// observe starts the manager so that it writes nothing; over, when set, stands between it and ctrd.
+	observe bool
+	over    func(controllers.Host) controllers.Host
 }
 
 const web = "docker.io/library/web:1"
@@ -58,8 +61,12 @@ func (h *house) start() {
 		Services: h.daemon, Boot: h.boot, VolumesDir: h.t.TempDir(), FilesDir: h.t.TempDir(),
 		Machine: ctrd.NoMachine{}, Slots: slotsOf(slots), Log: logr.Discard(),
 	})
+	host := controllers.Host(h.host)
+	if h.over != nil {
+		host = h.over(host)
+	}
 	h.Manager = controllers.New(controllers.Config{
-		Host: h.host, Source: h.files, Store: h.store, Template: "kukeon-{realm}", ManagedBy: state.ManagedByDaemon,
+		Host: host, Observe: h.observe, Source: h.files, Store: h.store, Template: "kukeon-{realm}", ManagedBy: state.ManagedByDaemon,
 		Accept: accept.Settings{PruneSettle: 2 * time.Second}, Rescan: 10 * time.Second, Resync: time.Minute,
 		Log: logr.Discard(), Now: time.Now,
 	})
@@ -180,6 +187,8 @@ type memory struct {
 	done      map[state.RealmName]map[state.ContainerID]state.Completion
 	suspended []state.Suspension
 	full      error // what saving says
+	// forgetFails is what forgetting says.
+	forgetFails error
 }
 
 func (m *memory) Load() (state.Accepted, error) {
@@ -217,6 +226,9 @@ func (m *memory) Complete(realm state.RealmName, id state.ContainerID, c state.C
 func (m *memory) Forget(realm state.RealmName, ids ...state.ContainerID) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.forgetFails != nil {
+		return m.forgetFails
+	}
 	if len(ids) == 0 {
 		delete(m.done, realm)
 	}

@@ -11,6 +11,7 @@ import (
 	"kukeon.io/kukeon-reconciler/internal/source"
 	"kukeon.io/kukeon-reconciler/internal/state"
 	"kukeon.io/kukeon-reconciler/internal/status"
+	"kukeon.io/kukeon-reconciler/manifests"
 )
 
 // intakeLoop looks at the manifests whenever something may have changed, and at least every Rescan.
@@ -33,7 +34,7 @@ func (m *Manager) intakeLoop(ctx context.Context) {
 // look reads the directory once, accepts what may be accepted, and returns when to look again at the latest.
 func (m *Manager) look(ctx context.Context) time.Duration {
 	scan := m.cfg.Source.Read(ctx)
-	namespaces, owner, seen := m.hostFacts(ctx)
+	namespaces, owner, seen, fresh := m.hostFacts(ctx, scan)
 	if ctx.Err() != nil || !seen {
 		return m.cfg.Rescan // nothing can be decided before containerd was seen; connected() asks for a look
 	}
@@ -42,6 +43,7 @@ func (m *Manager) look(ctx context.Context) time.Duration {
 	m.mu.Lock()
 	prev, confirmed := m.accepted, m.intake.confirmed
 	desired := compile.Compile(scan, compile.Options{Template: m.cfg.Template}, namespaces, owner, prev)
+	desired.Observed = desired.Observed && fresh // no realm counts as empty by an old list
 	d := accept.Decide(prev, scan, desired, namespaces, accept.Confirmations(confirmed), now, m.cfg.Accept)
 	saveError := ""
 	if err := m.save(d.Accepted); err != nil {
@@ -106,12 +108,11 @@ func (m *Manager) refuse() {
 	m.intake.refused = refused
 }
 
-// hostFacts lists the host's namespaces; when containerd does not answer, the last list serves.
-func (m *Manager) hostFacts(ctx context.Context) ([]state.NamespaceSummary, state.Owner, bool) {
+// hostFacts lists the host's namespaces; when containerd does not answer, the last list serves and is not fresh.
+func (m *Manager) hostFacts(ctx context.Context, scan manifests.Scan) (namespaces []state.NamespaceSummary, owner state.Owner, seen, fresh bool) {
 	owner, err := m.cfg.Host.Owner(ctx)
-	var namespaces []state.NamespaceSummary
 	if err == nil {
-		namespaces, err = m.cfg.Host.Summaries(ctx)
+		namespaces, err = m.cfg.Host.Summaries(ctx, m.counted(scan)...)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -122,7 +123,19 @@ func (m *Manager) hostFacts(ctx context.Context) ([]state.NamespaceSummary, stat
 	} else {
 		m.intake.namespaces, m.intake.owner, m.intake.seen = namespaces, owner, true
 	}
-	return m.intake.namespaces, m.intake.owner, m.intake.seen
+	return m.intake.namespaces, m.intake.owner, m.intake.seen, err == nil
+}
+
+// counted are the namespaces whose containers have to be counted whoever they belong to: those that manifests claim by
+// name, and those of accepted realms, off which somebody may have taken our stamp.
+func (m *Manager) counted(scan manifests.Scan) []state.Namespace {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	out := compile.Claimed(scan)
+	for _, r := range m.accepted.Realms {
+		out = append(out, r.Namespace)
+	}
+	return out
 }
 
 // changedRealms lists realms whose accepted state or removal differs: what failed for them before is tried again.

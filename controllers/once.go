@@ -126,7 +126,7 @@ func declared(ctx context.Context, cfg Config, scan manifests.Scan) (compile.Des
 	if err != nil {
 		return compile.Desired{}, err
 	}
-	namespaces, err := cfg.Host.Summaries(ctx)
+	namespaces, err := cfg.Host.Summaries(ctx, compile.Claimed(scan)...)
 	if err != nil {
 		return compile.Desired{}, err
 	}

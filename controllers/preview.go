@@ -28,7 +28,7 @@ func Preview(ctx context.Context, host Host, scan manifests.Scan, template strin
 	if err != nil {
 		return nil, nil, err
 	}
-	namespaces, err := host.Summaries(ctx)
+	namespaces, err := host.Summaries(ctx, compile.Claimed(scan)...)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -56,6 +56,20 @@ func reserved(realm state.RealmName, ns state.Namespace) error {
 	return nil
 }
 
+// Claimed lists the namespaces that manifests name themselves. Whether one may be taken over depends on the containers
+// in it, whoever they belong to: the summaries given to Compile have to count those.
+func Claimed(scan manifests.Scan) []state.Namespace {
+	var out []state.Namespace
+	for _, f := range scan.Files {
+		for _, doc := range f.Documents {
+			if doc.Realm != nil && doc.Realm.Spec.Namespace != "" {
+				out = append(out, state.Namespace(doc.Realm.Spec.Namespace))
+			}
+		}
+	}
+	return out
+}
+
 // settleNamespaces gives each realm its namespace, or refuses it.
 func (c *compiler) settleNamespaces() {
 	claims := map[state.Namespace][]*draft{}
