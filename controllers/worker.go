@@ -86,11 +86,14 @@ func (w *worker) reconcile(ctx, opsCtx context.Context) time.Time {
 	if !wanted {
 		return time.Time{}
 	}
+	// Asked before the look: what ends in between still counts as under way, and its end brings another pass. The other
+	// way round, what it made would be missing from the look and nobody would be known to be making it.
+	busy := w.m.exec.Busy(w.realm)
 	have, err := w.m.cfg.Host.Observe(ctx, w.namespace)
 	if err != nil {
 		return w.unseen(ctx, want, accepted, err)
 	}
-	p := plan.Diff(want, have, w.m.exec.Busy(w.realm), w.m.cfg.Now())
+	p := plan.Diff(want, have, busy, w.m.cfg.Now())
 	if !w.m.cfg.Observe {
 		w.m.exec.CancelPulls(w.realm, wantsImage(want))
 		w.m.exec.Apply(opsCtx, w.namespace, w.realm, p)
@@ -126,7 +129,10 @@ func (w *worker) ended(runCtx context.Context, p plan.Plan) {
 	for _, id := range ids {
 		next = accept.Ended(next, w.realm, id)
 	}
-	err := w.m.save(next)
+	err := w.forget(ids)
+	if err == nil {
+		err = w.m.save(next)
+	}
 	if err == nil {
 		w.m.accepted = next
 	}
@@ -141,6 +147,25 @@ func (w *worker) ended(runCtx context.Context, p plan.Plan) {
 		w.m.syncWorkers(runCtx)
 		w.m.scanSoon() // another realm may have waited for the namespace
 	}
+}
+
+// forget drops, under m.mu, what is remembered of objects whose removal has ended and that no manifest declares again.
+// The look that accepted the removal did so already, unless it failed, we crashed, or a one-shot was just ending then.
+func (w *worker) forget(ids []state.ContainerID) error {
+	accepted, kept := w.m.accepted.Realms[w.realm]
+	for _, id := range ids {
+		_, declared := accepted.Find(id)
+		switch {
+		case declared, id == "" && kept:
+			continue
+		case id == "":
+			return w.m.cfg.Store.Forget(w.realm)
+		}
+		if err := w.m.cfg.Store.Forget(w.realm, id); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // report publishes what the pass found.

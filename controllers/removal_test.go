@@ -1,0 +1,91 @@
+package controllers_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"kukeon.io/kukeon-reconciler/controllers"
+	"kukeon.io/kukeon-reconciler/internal/fakectrd"
+	"kukeon.io/kukeon-reconciler/internal/state"
+)
+
+// lateView answers a look at a namespace as it was before an operation that was then under way ended.
+type lateView struct {
+	controllers.Host
+	ns    state.Namespace
+	after func() // called once, between the look and its answer
+}
+
+func (v *lateView) Observe(ctx context.Context, ns state.Namespace) (state.Observed, error) {
+	have, err := v.Host.Observe(ctx, ns)
+	if after := v.after; after != nil && ns == v.ns {
+		if v.after = nil; err == nil {
+			after()
+		}
+	}
+	return have, err
+}
+
+func TestARemovalThatOvertakesACreateUnderWayIsNotTakenForEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		view := &lateView{ns: "kukeon-main"}
+		h.over = func(host controllers.Host) controllers.Host { view.Host = host; return view }
+		h.files.write("edge.yaml", realm("edge", "one"))
+		h.files.write("main.yaml", realm("main", "db"))
+		h.start()
+		h.idle(settleTime)
+
+		slow, created := make(chan struct{}), make(chan struct{})
+		h.daemon.Hook(func(c fakectrd.Call) fakectrd.Fault {
+			if c.Method == "CreateContainer" {
+				<-slow
+			}
+			return fakectrd.Fault{}
+		})
+		h.files.write("main.yaml", realm("main", "db", "web"))
+		h.idle(settleTime) // web is being created
+		view.after = func() {
+			close(slow)
+			time.Sleep(time.Second) // the create ends, and no longer counts as under way
+			close(created)
+		}
+		h.files.write("main.yaml", realm("main", "db"))
+		<-created
+		h.idle(time.Minute)
+		all, err := h.daemon.Containers(t.Context(), "kukeon-main")
+		if err != nil || len(all) != 1 {
+			t.Errorf("%d containers, %v; orphans %+v; removals %+v", len(all), err, h.Host().Orphans, h.store.accepted.Removals)
+		}
+		h.stop()
+	})
+}
+
+func TestTheEndOfAOneShotIsForgottenAlsoWhenTheFirstTryFails(t *testing.T) {
+	play(t, func(t *testing.T, h *house) {
+		h.daemon.Behave(func(_, id string, _ int) (fakectrd.Process, bool) {
+			return fakectrd.Process{ExitAfter: time.Second}, id == "job"
+		})
+		with := realm("main", "db", "web") + "  - {id: job, image: web:1, restartPolicy: never}\n"
+		h.files.write("main.yaml", with)
+		h.idle(15 * time.Second)
+		h.store.mu.Lock()
+		h.store.forgetFails = errors.New("no space left on device")
+		h.store.mu.Unlock()
+		h.files.write("main.yaml", realm("main", "db", "web"))
+		h.idle(time.Second)
+		h.store.mu.Lock()
+		h.store.forgetFails = nil
+		h.store.mu.Unlock()
+		h.idle(time.Minute)
+		starts := h.daemon.Run("kukeon-main", "job").Starts
+		h.files.write("main.yaml", with)
+		h.idle(15 * time.Second)
+		if h.daemon.Run("kukeon-main", "job").Starts != starts+1 {
+			t.Errorf("declared anew, it was not run again: %s", h.realm("main").Message)
+		}
+	})
+}
