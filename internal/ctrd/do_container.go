@@ -268,9 +268,7 @@ func (h *Host) complete(ctx context.Context, at target, op plan.Complete) error 
 		return err
 	}
 	switch state.TaskStatus(t.Status) {
-	case state.TaskNone:
-		return h.setLabels(ctx, at.ns, c, op.Labels)
-	case state.TaskStopped:
+	case state.TaskNone, state.TaskStopped:
 		if err := h.setLabels(ctx, at.ns, c, op.Labels); err != nil {
 			return err
 		}
@@ -297,8 +295,7 @@ func (h *Host) remove(ctx context.Context, at target, op plan.Remove) error {
 		return err
 	}
 	switch state.TaskStatus(t.Status) {
-	case state.TaskNone:
-	case state.TaskStopped, state.TaskCreated:
+	case state.TaskNone, state.TaskStopped, state.TaskCreated:
 		if err := h.deleteTask(ctx, at.ns, op.ID); err != nil {
 			return err
 		}

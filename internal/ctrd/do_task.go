@@ -22,6 +22,8 @@ const (
 	// a third of a second, and the workload dies within 35 ms.
 	corpsePatience = 1500 * time.Millisecond
 	corpsePause    = 25 * time.Millisecond
+	// corpseUsual is after which time remains are not those of a killed shim.
+	corpseUsual = 500 * time.Millisecond
 )
 
 // start writes the labels, clears a stopped task away, makes the new one and starts it.
@@ -104,7 +106,7 @@ func (h *Host) createTask(ctx context.Context, at target, op plan.Start, c conta
 		return 0, err
 	}
 	request := TaskRequest{ID: string(op.ID), Rootfs: mounts, Stdout: streams.Stdout, Stderr: streams.Stderr}
-	for deadline := time.Now().Add(corpsePatience); ; {
+	for began := time.Now(); ; {
 		err := h.slot(ctx, at.ns, SlotStart, "creating the task", func(ctx context.Context) error {
 			var err error
 			pid, err = h.svc.CreateTask(ctx, string(at.ns), request)
@@ -122,12 +124,17 @@ func (h *Host) createTask(ctx context.Context, at target, op plan.Start, c conta
 			return t.Pid, nil
 		case state.TaskRunning, state.TaskPaused:
 			return 0, nil
+		case state.TaskNone:
+			if time.Since(began) < corpseUsual {
+				break
+			}
+			fallthrough // the rest of a deletion that was cut off
 		case state.TaskStopped:
 			if err := h.deleteTask(ctx, at.ns, op.ID); err != nil {
 				return 0, err
 			}
 		}
-		if time.Now().After(deadline) {
+		if time.Since(began) > corpsePatience {
 			return 0, &outcome.Waiting{For: "what is left of the former task of " + string(op.ID)}
 		}
 		if err := pause(ctx, corpsePause); err != nil {
@@ -190,6 +197,8 @@ func (h *Host) startTask(ctx context.Context, ns state.Namespace, op plan.Start,
 	return err
 }
 
+// deleteTask deletes a task that is not there any more as well: a deletion that is cut off, by our death or a deadline,
+// leaves its shim behind without a task, and containerd keeps that for another try.
 func (h *Host) deleteTask(ctx context.Context, ns state.Namespace, id state.ContainerID) error {
 	return absent(h.slot(ctx, ns, SlotStart, "deleting the task", func(ctx context.Context) error {
 		_, err := h.svc.DeleteTask(ctx, string(ns), string(id))
