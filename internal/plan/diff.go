@@ -118,11 +118,15 @@ func (d *differ) unwanted(o state.ObservedContainer) {
 	}
 	removal, listed := d.want.Removals[o.ID]
 	switch {
+	case o.Unreadable != "": // whose it is may have changed, too
+		d.leave(obj, ReasonUnknown, o.Unreadable)
 	case o.Recorded && o.Owner() != d.have.Owner:
 		if listed { // ours is gone; what stands in its place is somebody else's
 			d.plan.GoneContainers = append(d.plan.GoneContainers, o.ID)
 		}
 		d.leave(obj, ReasonNotOurs, foreign(o))
+	case d.want.SuspendedContainers[o.ID] != "":
+		d.leave(obj, ReasonSuspended, d.want.SuspendedContainers[o.ID])
 	case listed:
 		d.remove(o, removal.Spec, Reason{Code: ReasonRemoved, Text: removal.Why})
 	case !o.Recorded:

@@ -14,6 +14,11 @@ import (
 func (d *differ) removeRealm() {
 	ns := Object{NamespaceObject, string(d.want.Realm.Namespace)}
 	owner, realm := d.have.OwnedBy()
+	if d.have.Exists && owner == "" && d.holdsOurs() {
+		why := Reason{Code: ReasonDrift, Text: "somebody took our labels off it while containers of ours are still in it"}
+		d.do(EnsureNamespace{Namespace: d.want.Realm.Namespace, Labels: NamespaceLabels(d.want, d.have.Owner), base: base{why}})
+		return
+	}
 	if !d.have.Exists || owner != d.have.Owner || realm != d.want.Realm.Name {
 		d.plan.Gone = !d.running(ns)
 		return
@@ -79,6 +84,11 @@ func (d *differ) ours() bool {
 			return true
 		}
 	}
+	return d.holdsOurs()
+}
+
+// holdsOurs reports whether a container of ours is still there.
+func (d *differ) holdsOurs() bool {
 	return slices.ContainsFunc(d.have.Containers, func(o state.ObservedContainer) bool {
 		return o.Recorded && o.Owner() == d.have.Owner
 	})
