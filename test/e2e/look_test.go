@@ -172,7 +172,7 @@ func dump(namespace string) string {
 	}
 	for _, line := range strings.Split(ctrIn(namespace, "namespaces", "ls"), "\n") {
 		if fields := strings.Fields(line); len(fields) > 0 && fields[0] == namespace {
-			fmt.Fprintln(&b, line)
+			fmt.Fprintln(&b, fields) // the columns are as wide as other namespaces make them
 		}
 	}
 	show("tasks", "ls")
