@@ -114,21 +114,23 @@ func (d *decider) depart(name state.RealmName) {
 	why := fmt.Sprintf("no manifest declares realm %s any more (it was %s)", name, r.Origin)
 	d.left[name] = true
 	delete(d.absences, object{realm: name})
-	var stay, goes []state.Container
-	for _, c := range r.Containers {
-		if goesByAbsence(c) {
-			goes = append(goes, c)
-		} else {
-			stay = append(stay, c)
-		}
-	}
+	d.part(r, goesByAbsence, why)
+}
+
+// part removes the containers of a realm that go, and the realm with them unless one stays; it reports whether the
+// realm went.
+func (d *decider) part(r state.Realm, goes func(state.Container) bool, why string) bool {
+	stay := slices.DeleteFunc(slices.Clone(r.Containers), goes)
 	if len(stay) == 0 {
-		d.leave(r, goes, why)
-		return
+		d.leave(r, r.Containers, why)
+		return true
 	}
-	for _, c := range goes {
-		d.remove(r, c, why)
+	for _, c := range r.Containers {
+		if goes(c) {
+			d.remove(r, c, why)
+		}
 	}
 	r.Containers = stay
 	d.put(r)
+	return false
 }

@@ -90,10 +90,15 @@ func (d *decider) bury(r state.Realm) {
 		if r.Deletion != "" {
 			old.Deletion = r.Deletion
 		}
-		d.leave(old.Realm, old.Containers, fmt.Sprintf("the manifest says state: Absent (%s)", r.Origin))
-		d.left[r.Name] = false
+		if d.part(old.Realm, isReconciled, fmt.Sprintf("the manifest says state: Absent (%s)", r.Origin)) {
+			d.left[r.Name] = false
+		}
 	}
 }
+
+// isReconciled reports whether a tombstone of its realm takes a container away: one whose last accepted declaration
+// says not to touch it waits for another declaration.
+func isReconciled(c state.Container) bool { return !c.Suspended }
 
 // put makes r the accepted state of its realm. The generation counts changes of meaning only, and so do the
 // revisions; where something stands is always told as of the newest scan.
