@@ -78,6 +78,9 @@ func (s Spec) Changes(next Spec) []Change {
 			continue
 		}
 		c := Change{Field: f.Name, Class: f.Class, Old: show(was), New: show(is)}
+		if f.Name == "env" {
+			c.Old, c.New = showNames(s.Env, next.Env)+" (old)", showNames(next.Env, s.Env)+" (new)"
+		}
 		if c.Old == c.New { // the printed forms were cut short: tell at least that they differ
 			c.Old, c.New = "(old)", "(new)"
 		}
@@ -127,6 +130,18 @@ func encode(v any) []byte {
 		panic(fmt.Sprintf("state: a spec's field cannot be encoded: %v", err)) // plain data: cannot happen
 	}
 	return b
+}
+
+// showNames prints the names of the variables that are not the same in the other list. Their values may be secrets, and
+// what is printed here goes into logs.
+func showNames(env, other []string) string {
+	var names []string
+	for _, v := range env {
+		if name, _, _ := strings.Cut(v, "="); !slices.Contains(other, v) {
+			names = append(names, name)
+		}
+	}
+	return show(names)
 }
 
 // showLimit keeps a changed field readable on one line of a plan.

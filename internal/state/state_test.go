@@ -79,6 +79,16 @@ func TestEachFieldIsComparedOnItsOwn(t *testing.T) {
 
 // What a release wrote must mean the same to the next one: this digest changes only on purpose, together with a
 // rule for what was written before.
+// Values of variables may be secrets, and a change is printed into logs, events and status.
+func TestAChangeOfVariablesNamesThemAndTellsNoValue(t *testing.T) {
+	was, is := full(), full()
+	was.Env, is.Env = []string{"A=1", "PASSWORD=canary-old", "GONE=canary-gone"}, []string{"A=1", "PASSWORD=canary-new", "CAME=canary-came"}
+	changes := was.Changes(is)
+	if len(changes) != 1 || changes[0].String() != "env PASSWORD GONE (old) -> PASSWORD CAME (new)" {
+		t.Errorf("%v", changes)
+	}
+}
+
 func TestTheDigestOfAKnownSpecStays(t *testing.T) {
 	const known = "8b059e32bfce"
 	if got := full().Digest().Short(); got != known {
