@@ -12,6 +12,7 @@ import (
 	containerd "github.com/containerd/containerd/v2/client"
 
 	"kukeon.io/kukeon-reconciler/internal/api"
+	"kukeon.io/kukeon-reconciler/internal/logs"
 	"kukeon.io/kukeon-reconciler/internal/testenv"
 	"kukeon.io/kukeon-reconciler/test/proxy"
 )
@@ -34,13 +35,12 @@ type host struct {
 	run    *process
 	logd   *process
 	suffix string // of the names of namespaces, since containerds of one host share cgroups
-	spec   string // file with the OCI spec of the model container, for the floor
+	spec   string // file with the OCI spec that makeModel kept
 	realms int
 }
 
-// newHost starts everything. The daemon has one realm with one container, which is the floor's model; after that it
-// is idle.
-func (b *bench) newHost(ctx context.Context, proxied bool) (_ *host, err error) {
+// newHost starts everything; the daemon has no realm yet.
+func (b *bench) newHost(ctx context.Context, proxied bool, runFlags ...string) (_ *host, err error) {
 	h := &host{bench: b, suffix: testenv.Suffix()}
 	if h.daemon, err = testenv.Start(ctx, testenv.Options{Version: testenv.Current}); err != nil {
 		return nil, err
@@ -71,29 +71,27 @@ func (b *bench) newHost(ctx context.Context, proxied bool) (_ *host, err error) 
 		}
 		address = h.proxy.Address
 	}
-	if err := h.startOurs(ctx, address); err != nil {
-		return nil, err
-	}
-	return h, h.makeModel(ctx)
+	return h, h.startOurs(ctx, address, runFlags)
 }
 
 // dir is a path below the containerd's directory, which goes with it.
 func (h *host) dir(name string) string { return filepath.Join(h.daemon.Dir, "b", name) }
 
 // startOurs starts logd and the daemon, and waits until the daemon is connected.
-func (h *host) startOurs(ctx context.Context, address string) (err error) {
+func (h *host) startOurs(ctx context.Context, address string, runFlags []string) (err error) {
 	dirs := []string{"--config", os.DevNull, "--run-dir", h.dir("run"), "--log-dir", h.dir("log")}
 	if h.logd, err = startProcess(h.dir("logd.log"), h.binary, append([]string{"logd"}, dirs...)...); err != nil {
 		return err
 	}
 	if err := h.until(ctx, "logd runs", func() bool {
-		here, err := logdPresent(h.dir("run"))
+		here, err := logs.LogdPresent(h.dir("run"))
 		return err == nil && here
 	}); err != nil {
 		return err
 	}
-	h.run, err = startProcess(h.dir("run.log"), h.binary, append([]string{"run", "--manifests", h.dir("realms.d"),
-		"--state-dir", h.dir("state"), "--containerd-address", address}, dirs...)...)
+	runFlags = append([]string{"run", "--manifests", h.dir("realms.d"), "--state-dir", h.dir("state"),
+		"--containerd-address", address}, runFlags...)
+	h.run, err = startProcess(h.dir("run.log"), h.binary, append(runFlags, dirs...)...)
 	if err != nil {
 		return err
 	}
@@ -104,7 +102,7 @@ func (h *host) startOurs(ctx context.Context, address string) (err error) {
 	})
 }
 
-// makeModel runs one container and keeps its OCI spec for the floor.
+// makeModel runs one container, which stays, and keeps its OCI spec for the floor.
 func (h *host) makeModel(ctx context.Context) error {
 	realm, err := h.newRealm(ctx)
 	if err != nil {

@@ -63,6 +63,7 @@ func command(ctx context.Context) error {
 	only := flag.String("run", "", "measure only the rows whose name matches this regular expression")
 	strict := flag.Bool("strict", false, "fail when a limit is missed")
 	verbose := flag.Bool("v", false, "print every round")
+	flag.StringVar(&b.binary, "binary", "", "what is measured (default: bin/kukeon-reconciler)")
 	flag.IntVar(&b.rounds, "rounds", defaultRounds(), "rounds of each row (default: BENCH_ROUNDS)")
 	flag.Parse()
 	selected, err := regexp.Compile(*only)
@@ -118,10 +119,13 @@ func (b *bench) build(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	b.binary, b.floor = filepath.Join(root, "bin", "kukeon-reconciler"), filepath.Join(dir, "floor")
+	if b.binary == "" {
+		b.binary = filepath.Join(root, "bin", "kukeon-reconciler")
+	}
 	if _, err := os.Stat(b.binary); err != nil {
 		return fmt.Errorf("please run `make build`: %w", err)
 	}
+	b.floor = filepath.Join(dir, "floor")
 	cmd := exec.CommandContext(ctx, "go", "build", "-o", b.floor, "./test/bench/floor")
 	cmd.Dir, cmd.Stderr = root, os.Stderr
 	return cmd.Run()

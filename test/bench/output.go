@@ -25,6 +25,8 @@ const (
 	outputLine    = 200
 	outputSeconds = 10
 	outputLines   = outputRate * outputSeconds / outputLine
+	// textLines are the lines of 1 MB, after which the numbers begin anew.
+	textLines = 1_000_000 / outputLine
 	// shimPiece is what a shim copies at once.
 	shimPiece = 32 << 10
 	// pipeMiB is the kernel memory of a container's pipe when it is full.
@@ -56,8 +58,7 @@ func (b *bench) output(ctx context.Context) (_ []figure, err error) {
 		cpu.ours, cpu.floor = append(cpu.ours, ms(spent)), append(cpu.floor, ms(cat))
 		memory.ours = append(memory.ours, grown+pipeMiB)
 	}
-	slices.Sort(lost.ours)
-	lost.ours = lost.ours[len(lost.ours)-1:] // no round may lose any
+	lost.ours = []float64{lost.highest()} // no round may lose any
 	return []figure{lost, cpu, memory}, nil
 }
 
@@ -83,7 +84,7 @@ func (b *bench) drainByLogd(ctx context.Context, dir string) (missing int, spent
 			return 0, 0, 0, err
 		}
 	}
-	if err := errors.Join(err, pause(ctx, quiet)); err != nil {
+	if err := errors.Join(err, pause(ctx, 2*time.Second)); err != nil { // its own start is over then
 		return 0, 0, 0, err
 	}
 	idle, err := logd.anonymous()
@@ -173,14 +174,11 @@ func drainByCat(ctx context.Context, dir string) (spent time.Duration, err error
 // outputText is 1 MB of numbered lines.
 func outputText() []byte {
 	var b bytes.Buffer
-	for i := range outputText1MB {
+	for i := range textLines {
 		fmt.Fprintf(&b, "%08d %s\n", i, bytes.Repeat([]byte("x"), outputLine-10))
 	}
 	return b.Bytes()
 }
-
-// outputText1MB is the number of lines in 1 MB.
-const outputText1MB = 1_000_000 / outputLine
 
 // writeAtRate writes the output. It fails when it is held up for longer than a tenth of the time, because then it
 // was not the rate that was measured.
@@ -192,7 +190,7 @@ func writeAtRate(ctx context.Context, fifo string) error {
 	defer f.Close()
 	text := outputText()
 	start := time.Now()
-	for n := range outputLines / outputText1MB {
+	for n := range outputLines / textLines {
 		for piece := range slices.Chunk(text, shimPiece) {
 			if _, err := f.Write(piece); err != nil {
 				return err
@@ -226,7 +224,7 @@ func missingLines(log string) (int, error) {
 		if err != nil {
 			return 0, err
 		}
-		at := next % outputText1MB * outputLine
+		at := next % textLines * outputLine
 		if bytes.HasSuffix(line, text[at:at+outputLine]) {
 			next++
 		}

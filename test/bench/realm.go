@@ -12,11 +12,7 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/pkg/namespaces"
-
-	"kukeon.io/kukeon-reconciler/internal/logs"
 )
-
-func logdPresent(runDir string) (bool, error) { return logs.LogdPresent(runDir) }
 
 func namespace(realm string) string { return "kukeon-" + realm }
 

@@ -18,6 +18,9 @@ func (b *bench) repair(ctx context.Context) (_ []figure, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, h.close()) }()
+	if err := h.makeModel(ctx); err != nil {
+		return nil, err
+	}
 	const n = 20
 	f := figure{what: "SIGKILL of a task to its successor running, p50 of 20", unit: "ms", times: 1.3}
 	for round := range b.rounds {

@@ -17,6 +17,9 @@ func (b *bench) start(ctx context.Context) (figures []figure, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, h.close()) }()
+	if err := h.makeModel(ctx); err != nil {
+		return nil, err
+	}
 	for _, n := range []int{1, 10, 50} {
 		f := figure{what: fmt.Sprintf("rename of a manifest to %d running", n), unit: "ms"}
 		if n > 1 {
@@ -88,7 +91,8 @@ func (b *bench) beside(ctx context.Context) (_ []figure, err error) {
 	return []figure{f}, nil
 }
 
-// withSickRealm does something while another realm has hung shims and a container that ends at once, again and again.
+// withSickRealm does something while another realm has hung shims and a container that ends at once, again and again,
+// with the default backoff.
 func (h *host) withSickRealm(ctx context.Context, do func() error) (err error) {
 	realm, err := h.newRealm(ctx)
 	if err != nil {
@@ -115,10 +119,12 @@ func (h *host) withSickRealm(ctx context.Context, do func() error) (err error) {
 		}
 	}
 	signalAll(syscall.SIGSTOP)
-	crash := fmt.Sprintf("    - {id: crash, image: %q, command: [sh, -c, exit 1], restartBackoffSeconds: 0}\n", image)
+	crash := fmt.Sprintf("    - {id: crash, image: %q, command: [sh, -c, exit 1]}\n", image)
 	at, err := h.declare(realm, sleepers(hungShims)+crash)
 	if err == nil {
-		_, err = h.events.await(ctx, taskStarted, namespace(realm), "crash", at, 3) // it is in its loop now
+		if _, err = h.events.await(ctx, taskStarted, namespace(realm), "crash", at, 3); err != nil { // it is in its loop now
+			err = fmt.Errorf("%w%s", err, h.lastWords())
+		}
 	}
 	if err == nil {
 		err = do()

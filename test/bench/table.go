@@ -26,6 +26,9 @@ type figure struct {
 // atMost is a limit of ours.
 func atMost(limit float64) *float64 { return &limit }
 
+// highest is that of ours; 0 when there is none yet.
+func (f figure) highest() float64 { return slices.Max(append([]float64{0}, f.ours...)) }
+
 func (f figure) ratio() float64 { return median(f.ours) / median(f.floor) }
 
 // verdict is ok, MISSED, or nothing when there is no limit.
