@@ -23,6 +23,10 @@ func Adopt(want Want, have state.Observed, id state.ContainerID) []Operation {
 			continue
 		}
 		u := Update{base: why, ID: c.ID, Adopt: true, Set: ContainerLabels(want.Realm.Name, c, have.Owner)}
+		if s := o.Task.Status; s == state.TaskRunning || s == state.TaskPaused || s == state.TaskStopped {
+			// It was started, though not by us: a one-shot that ends from here on is not run again.
+			u.Set[state.LabelStarted] = state.Started{Digest: c.Spec.Digest().Short(), At: o.Task.Since, Boot: have.Boot}.String()
+		}
 		for _, k := range slices.Sorted(maps.Keys(o.Labels)) {
 			if strings.HasPrefix(k, state.RestartMonitorPrefix) {
 				u.Drop = append(u.Drop, k)
