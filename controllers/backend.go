@@ -114,13 +114,19 @@ func (m *Manager) Resume(realm, container string) error {
 	if err := m.mayChange(); err != nil {
 		return err
 	}
-	if err := m.known(state.RealmName(realm), state.ContainerID(container)); err != nil {
+	name, id := state.RealmName(realm), state.ContainerID(container)
+	suspended := slices.ContainsFunc(m.cfg.Store.Suspensions(), func(s state.Suspension) bool { return s.Realm == name && s.Container == id })
+	// What no manifest declares any more can be resumed all the same: its removal may wait for just that.
+	if err := m.known(name, id); err != nil && !suspended {
 		return err
 	}
-	if err := m.cfg.Store.Resume(state.RealmName(realm), state.ContainerID(container)); err != nil {
+	if err := m.cfg.Store.Resume(name, id); err != nil {
 		return fmt.Errorf("resume: %w", err)
 	}
-	return m.Reconcile(realm)
+	if err := m.Reconcile(realm); err != nil && !suspended { // a realm that is gone has nothing to reconcile
+		return err
+	}
+	return nil
 }
 
 // Confirm releases a held removal, or removes an orphan.

@@ -3,6 +3,7 @@ package controllers_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"kukeon.io/kukeon-reconciler/controllers"
 	"kukeon.io/kukeon-reconciler/internal/fakectrd"
 	"kukeon.io/kukeon-reconciler/internal/state"
+	"kukeon.io/kukeon-reconciler/internal/status"
 )
 
 // lateView answers a look at a namespace as it was before an operation that was then under way ended.
@@ -86,6 +88,30 @@ func TestTheEndOfAOneShotIsForgottenAlsoWhenTheFirstTryFails(t *testing.T) {
 		h.idle(15 * time.Second)
 		if h.daemon.Run("kukeon-main", "job").Starts != starts+1 {
 			t.Errorf("declared anew, it was not run again: %s", h.realm("main").Message)
+		}
+	})
+}
+
+func TestTheRemovalOfASuspendedContainerWaitsUntilItIsResumed(t *testing.T) {
+	play(t, func(t *testing.T, h *house) {
+		if err := h.Suspend(state.Suspension{Realm: "main", Container: "web"}); err != nil {
+			t.Fatal(err)
+		}
+		h.files.write("main.yaml", realm("main", "db"))
+		h.idle(time.Minute)
+		web, _ := h.realm("main").Find("web")
+		if h.pids("kukeon-main")["web"] == 0 || web.Phase != status.PhaseRunning || web.Suspended == "" {
+			t.Errorf("%s, suspended %q: %s", web.Phase, web.Suspended, web.Message)
+		}
+		if hints := h.realm("main").Hints; !slices.Contains(hints, "kukeon-reconciler resume main/web") {
+			t.Errorf("hints %v", hints)
+		}
+		if err := h.Resume("main", "web"); err != nil {
+			t.Fatal(err)
+		}
+		h.idle(time.Minute)
+		if h.pids("kukeon-main")["web"] != 0 || len(h.store.accepted.Removals) != 0 {
+			t.Errorf("resumed, its removal has not ended: %+v", h.store.accepted.Removals)
 		}
 	})
 }

@@ -172,6 +172,12 @@ func (v view) extra(o state.ObservedContainer, prev Realm) Container {
 		out.Message = "ours, but no manifest declares it and no removal was accepted; it is left as it is"
 	case left.Reason.Code == plan.ReasonUnknown:
 		out.Phase, out.Reason, out.Message = PhaseUnknown, v.unknownReason(o), left.Reason.Text
+	case v.suspension(o.ID) != "":
+		out.Suspended = v.suspension(o.ID)
+		out.Phase, out.Reason, out.Message = PhasePending, string(plan.ReasonSuspended), out.Suspended
+		if o.Task.Status == state.TaskRunning {
+			out.Phase = PhaseRunning
+		}
 	default:
 		out.Phase, out.Reason = PhaseStopping, string(plan.ReasonRemoved)
 		out.Message = v.progress(obj)
