@@ -2,6 +2,7 @@ package ctrd_test
 
 import (
 	"errors"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -439,6 +440,38 @@ func TestSummariesCountOursAndSeeNamespacesThatAppearWithoutAWord(t *testing.T) 
 		}
 		if got := r.host.Remedy(t.Context(), ns, "docker.io/library/nowhere:1"); got != "" {
 			t.Errorf("remedy for an image that nobody has: %s", got)
+		}
+	})
+}
+
+func TestANamespaceWhoseEventIsLostIsSeenWhenAskedForAndAtTheLatestByAResync(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		r := newRig(t, fakectrd.Options{})
+		r.settle()
+		seen := func(extra ...state.Namespace) []state.Namespace {
+			t.Helper()
+			synctest.Wait()
+			all, err := r.host.Summaries(t.Context(), extra...)
+			must(t, err)
+			var out []state.Namespace
+			for _, s := range all {
+				if s.Name != ns {
+					out = append(out, s.Name)
+				}
+			}
+			return out
+		}
+		seen() // the list is known from here on
+		r.HookEvents(func(fakectrd.Event) fakectrd.EventFault { return fakectrd.EventFault{Drop: true} })
+		must(t, r.CreateNamespace(t.Context(), "tenant", nil))
+		if got := seen("tenant", "nowhere"); !slices.Equal(got, []state.Namespace{"tenant"}) {
+			t.Errorf("asked for: %v", got)
+		}
+		seen()
+		must(t, r.CreateNamespace(t.Context(), "another", nil))
+		r.host.Resync(ns)
+		if got := seen(); !slices.Equal(got, []state.Namespace{"another", "tenant"}) {
+			t.Errorf("after a resync: %v", got)
 		}
 	})
 }

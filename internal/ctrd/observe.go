@@ -46,8 +46,11 @@ func (h *Host) Observe(ctx context.Context, ns state.Namespace) (state.Observed,
 	return m.observed(owner, h.cfg.Boot, func(id string) bool { return h.leases.inUse(ns, id) }), nil
 }
 
-// Resync makes the next Observe of the namespace read everything.
-func (h *Host) Resync(ns state.Namespace) { h.mirror(ns).markAll() }
+// Resync makes the next Observe of the namespace read everything, and the next Summaries list the namespaces.
+func (h *Host) Resync(ns state.Namespace) {
+	h.mirror(ns).markAll()
+	h.forgetSpaces()
+}
 
 // refresh reads what is dirty.
 func (h *Host) refresh(ctx context.Context, m *mirror) error {

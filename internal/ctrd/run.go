@@ -84,6 +84,7 @@ func (h *Host) stream(ctx context.Context, connected func(error)) (began bool, e
 			}
 			return true, err
 		case <-again.C:
+			h.forgetSpaces()
 			h.allDirty()
 		case <-ctx.Done():
 			return true, ctx.Err()

@@ -17,7 +17,8 @@ import (
 )
 
 // Summaries returns every namespace of the host, sorted. Containers are counted in those that carry our owner's label
-// or are asked for; the counts of the others are zero and say nothing. Between changes it makes no call for the
+// or are asked for; the counts of the others are zero and say nothing. One that is asked for is looked up even when no event
+// has told of it yet. Between changes it makes no call for the
 // namespaces that are observed.
 func (h *Host) Summaries(ctx context.Context, extra ...state.Namespace) ([]state.NamespaceSummary, error) {
 	owner, err := h.Owner(ctx)
@@ -26,6 +27,9 @@ func (h *Host) Summaries(ctx context.Context, extra ...state.Namespace) ([]state
 	}
 	spaces, err := h.readSpaces(ctx)
 	if err != nil {
+		return nil, err
+	}
+	if spaces, err = h.withExtra(ctx, spaces, extra); err != nil {
 		return nil, err
 	}
 	out := make([]state.NamespaceSummary, 0, len(spaces))
@@ -100,6 +104,42 @@ func (h *Host) readSpaces(ctx context.Context) (map[state.Namespace]map[string]s
 		h.spaces = spaces
 	}
 	return spaces, nil
+}
+
+// withExtra asks for those namespaces that are known by no event yet: the caller is about to decide on what they hold.
+func (h *Host) withExtra(
+	ctx context.Context, spaces map[state.Namespace]map[string]string, extra []state.Namespace,
+) (map[state.Namespace]map[string]string, error) {
+	found := map[state.Namespace]map[string]string{}
+	for _, ns := range extra {
+		if _, known := spaces[ns]; known {
+			continue
+		}
+		labels, err := h.readLabels(ctx, ns)
+		switch {
+		case outcome.IsUnavailable(err):
+			return nil, err
+		case errdefs.IsNotFound(err), errdefs.IsInvalidArgument(err): // a name that cannot be is not there either
+		case err != nil:
+			found[ns] = nil
+		default:
+			found[ns] = map[string]string{}
+			maps.Copy(found[ns], labels)
+		}
+	}
+	if len(found) == 0 {
+		return spaces, nil
+	}
+	h.forgetSpaces()
+	maps.Copy(found, spaces)
+	return found, nil
+}
+
+// forgetSpaces has the namespaces listed anew.
+func (h *Host) forgetSpaces() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.spaces = nil
 }
 
 // records returns the container records of a namespace, from the mirror when that is clean.
