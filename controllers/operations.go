@@ -5,6 +5,7 @@ import (
 
 	"kukeon.io/kukeon-reconciler/internal/apply"
 	"kukeon.io/kukeon-reconciler/internal/outcome"
+	"kukeon.io/kukeon-reconciler/internal/plan"
 	"kukeon.io/kukeon-reconciler/internal/status"
 )
 
@@ -22,8 +23,8 @@ func (m *Manager) operationEnded(r apply.Result) {
 	}
 }
 
-// tell writes an operation's end into the log and the events. Waiting is no news, and an object that keeps failing
-// is not told of every time.
+// tell writes an operation's end into the log and the events. Waiting is no news, and an object that keeps failing, or
+// ends as soon as it is started, is not told of every time.
 func (m *Manager) tell(r apply.Result) {
 	now := m.cfg.Now()
 	e := status.Event{
@@ -33,6 +34,9 @@ func (m *Manager) tell(r apply.Result) {
 	var waiting *outcome.Waiting
 	switch {
 	case r.Err == nil:
+		if start, ok := r.Operation.(plan.Start); ok && !start.First && !m.quiet.speak("restarts of "+string(r.Realm)+"/"+string(start.ID), now) {
+			return
+		}
 		m.log.Info("done", "realm", r.Realm, "operation", r.Operation.String(),
 			"reason", r.Operation.Because().String(), "took", r.Took.Round(millisecond).String())
 	case errors.As(r.Err, &waiting):
