@@ -31,11 +31,16 @@ type leaseKey struct {
 
 // heldLease is a lease that operations under way share.
 type heldLease struct {
-	mu    sync.Mutex // held through the calls that make and delete it
-	users int        // guarded by leaseKeeper.mu
-	keep  bool       // guarded by mu: what is under it is worth resuming
-	made  bool       // guarded by mu
+	// turn is held through the calls that make and delete the lease. It is a channel and no mutex because these may
+	// take long, and simulated time passes only while everybody waits for something that it knows.
+	turn  chan struct{}
+	users int  // guarded by leaseKeeper.mu
+	keep  bool // guarded by turn: what is under it is worth resuming
+	made  bool // guarded by turn
 }
+
+func (l *heldLease) lock()   { l.turn <- struct{}{} }
+func (l *heldLease) unlock() { <-l.turn }
 
 // leaseKeeper makes leases for the first who needs them and deletes them after the last: one lease for a burst of
 // creates costs less than one each, and protects as well.
@@ -62,8 +67,8 @@ func (k *leaseKeeper) acquire(
 // ensure makes the lease. One that an ended process left behind is reused when what it protects is worth resuming, and
 // made anew otherwise, since it could expire at any time.
 func (k *leaseKeeper) ensure(ctx context.Context, key leaseKey, l *heldLease, expires time.Duration, resume bool) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	l.lock()
+	defer l.unlock()
 	if l.made {
 		return nil
 	}
@@ -83,8 +88,8 @@ func (k *leaseKeeper) ensure(ctx context.Context, key leaseKey, l *heldLease, ex
 
 // release gives the lease up; the last one deletes it.
 func (k *leaseKeeper) release(ctx context.Context, key leaseKey, l *heldLease, keep bool) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	l.lock()
+	defer l.unlock()
 	defer k.leave(key, l)
 	l.keep = l.keep || keep
 	k.mu.Lock()
@@ -93,7 +98,7 @@ func (k *leaseKeeper) release(ctx context.Context, key leaseKey, l *heldLease, k
 	if !last || !l.made {
 		return nil
 	}
-	// Whoever comes now waits for l.mu and makes it again.
+	// Whoever comes now waits for its turn and makes it again.
 	l.made = false
 	keep, l.keep = l.keep, false
 	if keep {
@@ -108,7 +113,7 @@ func (k *leaseKeeper) enter(key leaseKey) *heldLease {
 	defer k.mu.Unlock()
 	l := k.held[key]
 	if l == nil {
-		l = &heldLease{}
+		l = &heldLease{turn: make(chan struct{}, 1)}
 		k.held[key] = l
 	}
 	l.users++
@@ -139,8 +144,8 @@ func (k *leaseKeeper) sweep(ctx context.Context, ns state.Namespace, id string) 
 	key := leaseKey{ns, id}
 	l := k.enter(key)
 	defer k.leave(key, l)
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	l.lock()
+	defer l.unlock()
 	if l.made {
 		return nil
 	}
