@@ -18,7 +18,7 @@ var _ = Describe("What is not ours", func() {
 	var h *host
 	BeforeEach(func() { h = newHost() })
 
-	It("is byte-equal after everything we do, in other namespaces and in our own", func(ctx SpecContext) {
+	It("is byte-equal after everything we do, in other namespaces and in our own", func() {
 		others := []string{"moby", "default", "k8s.io"}
 		DeferCleanup(func(ctx SpecContext) { sweep(ctx, others...) })
 		for _, ns := range append(others, h.namespace("main")) {
@@ -84,7 +84,7 @@ var _ = Describe("What is not ours", func() {
 		Expect(h.namespaces()).To(ContainElement(h.namespace("main")))
 	})
 
-	It("is named when it is an image in another namespace, with the line that fixes it", func(ctx SpecContext) {
+	It("is named when it is an image in another namespace, with the line that fixes it", func() {
 		DeferCleanup(func(ctx SpecContext) { sweep(ctx, "default") })
 		ctrIn("default", "images", "import", archive("sleeps"))
 		h.write("main.yaml", h.realm("main", h.containerOf("web", imported("sleeps"), "imagePullPolicy: Never")))

@@ -103,7 +103,7 @@ var _ = Describe("A crash loop", func() {
 	}
 
 	It("backs off, disturbs nobody, and is not forgotten over our restart", func() {
-		crash := h.container("crash", "busybox", h.sharing(), shell("cat /proc/uptime >> /shared/starts; exit 7"))
+		crash := h.container("crash", "busybox", h.sharing(), shell("cat /proc/uptime >> /host/starts; exit 7"))
 		h.write("main.yaml", h.realm("main", crash, h.container("web", "sleeps")))
 		h.start()
 		before := h.running("main", "web")

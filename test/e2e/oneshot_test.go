@@ -11,19 +11,19 @@ var _ = Describe("One-shots", func() {
 	var h *host
 	BeforeEach(func() { h = newHost() })
 
-	// job is a container that notes each of its runs in /shared and then runs the script.
+	// job is a container that notes each of its runs in /host and then runs the script.
 	job := func(id, policy, script string, fields ...string) string {
 		return h.container(id, "busybox", append(fields, h.sharing(), "restartPolicy: "+policy, "restartBackoffSeconds: 0",
-			shell("echo ran >> /shared/"+id+"; "+script))...)
+			shell("echo ran >> /host/"+id+"; "+script))...)
 	}
 	const forEver = `trap "exit 0" TERM; while :; do usleep 50000; done`
-	const whenToldTo = `while ! [ -e /shared/go ]; do usleep 50000; done; `
+	const whenToldTo = `while ! [ -e /host/go ]; do usleep 50000; done; `
 
 	It("are run to their end once, over our restart and containerd's", func(ctx SpecContext) {
 		h.write("main.yaml", h.realm("main",
 			job("once", "never", "exit 0"),
 			job("fails", "never", "exit 3"),
-			job("third", "on-failure", "[ $(wc -l < /shared/third) -ge 3 ]"),
+			job("third", "on-failure", "[ $(wc -l < /host/third) -ge 3 ]"),
 			job("limited", "on-failure", "exit 1", "restartMaxRetries: 1"),
 			h.container("web", "sleeps")))
 		h.start()
@@ -68,7 +68,7 @@ var _ = Describe("One-shots", func() {
 	It("that end while we are away are judged by how they ended", func() {
 		h.write("main.yaml", h.realm("main",
 			job("good", "on-failure", whenToldTo+"exit 0"),
-			job("bad", "on-failure", whenToldTo+"[ $(wc -l < /shared/bad) -ge 2 ]")))
+			job("bad", "on-failure", whenToldTo+"[ $(wc -l < /host/bad) -ge 2 ]")))
 		h.start()
 		h.running("main", "good", "bad")
 		h.kill()

@@ -40,8 +40,8 @@ var _ = Describe("The output of containers", func() {
 
 	It("is followed live, and the run before the last is there after a crash", func() {
 		h.write("main.yaml", h.realm("main", h.container("twice", "busybox", h.sharing(), shell(
-			`echo x >> /shared/runs; n=$(wc -l < /shared/runs); echo "run $n"; [ $n -gt 1 ] || exit 1; `+
-				`while ! [ -e /shared/go ]; do usleep 50000; done; echo went; exec sleep 1000000`))))
+			`echo x >> /host/runs; n=$(wc -l < /host/runs); echo "run $n"; [ $n -gt 1 ] || exit 1; `+
+				`while ! [ -e /host/go ]; do usleep 50000; done; echo went; exec sleep 1000000`))))
 		h.start()
 		Eventually(h.lines).WithArguments("runs").Should(HaveLen(2))
 		ref := h.name("main") + "/twice"
@@ -88,7 +88,7 @@ var _ = Describe("The output of containers", func() {
 		h.write("main.yaml", h.realm("main", h.container("chatty", "busybox", h.sharing(), "logging: {maxSizeBytes: 64Mi}", shell(
 			`n=0; while [ $n -lt `+fmt.Sprint(rounds)+` ]; do `+
 				`awk -v n=$n 'BEGIN { for (i = 1; i <= 500; i++) printf "line %d %0190d\n", n*500+i, 0 }'; `+
-				`n=$((n+1)); echo $n >> /shared/rounds; usleep 80000; done; exec sleep 1000000`))))
+				`n=$((n+1)); echo $n >> /host/rounds; usleep 80000; done; exec sleep 1000000`))))
 		h.start()
 		h.running("main", "chatty")
 		Eventually(h.lines).WithArguments("rounds").Should(Not(BeEmpty()))

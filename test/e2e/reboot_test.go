@@ -18,8 +18,8 @@ var _ = Describe("After a reboot", func() {
 	BeforeEach(func() { h = newHost() })
 
 	It("everything accepted runs, although the manifests are away, and what had finished does not", func(ctx SpecContext) {
-		job := h.container("job", "busybox", h.sharing(), "restartPolicy: never", shell("echo ran >> /shared/job"))
-		crash := h.container("crash", "busybox", h.sharing(), shell("echo ran >> /shared/crash; exit 1"), "restartBackoffSeconds: 300")
+		job := h.container("job", "busybox", h.sharing(), "restartPolicy: never", shell("echo ran >> /host/job"))
+		crash := h.container("crash", "busybox", h.sharing(), shell("echo ran >> /host/crash; exit 1"), "restartBackoffSeconds: 300")
 		h.write("main.yaml", h.realm("main", h.container("db", "sleeps"), h.container("web", "sleeps"), job))
 		h.write("edge.yaml", h.realm("edge", h.container("one", "sleeps"), crash))
 		h.start()

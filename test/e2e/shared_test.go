@@ -13,18 +13,18 @@ import (
 	. "github.com/onsi/gomega"
 )
 
-// sharing is the field of a container that sees a directory of the host as /shared: what a process writes there tells
+// sharing is the field of a container that sees a directory of the host as /host: what a process writes there tells
 // what it did, whatever else becomes of it.
 func (h *host) sharing() string {
 	GinkgoHelper()
 	Expect(os.MkdirAll(h.shared(""), 0o777)).To(Succeed())
-	return "volumes: [{kind: bind, source: " + h.shared("") + ", target: /shared}]"
+	return "volumes: [{kind: bind, source: " + h.shared("") + ", target: /host}]"
 }
 
-// shared is the path on the host of a file in /shared.
+// shared is the path on the host of a file in /host.
 func (h *host) shared(name string) string { return filepath.Join(h.dir, "shared", name) }
 
-// lines are those of a file in /shared, none while it is absent.
+// lines are those of a file in /host, none while it is absent.
 func (h *host) lines(name string) []string {
 	data, err := os.ReadFile(h.shared(name))
 	if err != nil {
@@ -33,13 +33,13 @@ func (h *host) lines(name string) []string {
 	return strings.Split(strings.TrimSuffix(string(data), "\n"), "\n")
 }
 
-// touch makes a file in /shared, for which a container waits.
+// touch makes a file in /host, for which a container waits.
 func (h *host) touch(name string) {
 	GinkgoHelper()
 	Expect(os.WriteFile(h.shared(name), nil, 0o644)).To(Succeed())
 }
 
-// runs counts, by file in /shared, how often a container that writes a line at its start was started.
+// runs counts, by file in /host, how often a container that writes a line at its start was started.
 func (h *host) runs(names ...string) map[string]int {
 	counts := map[string]int{}
 	for _, name := range names {

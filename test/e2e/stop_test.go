@@ -15,7 +15,7 @@ var _ = Describe("A graceful stop", func() {
 	// stubborn is a container that notes a TERM and stays.
 	stubborn := func(id string, grace int, fields ...string) string {
 		return h.container(id, "busybox", append(fields, h.sharing(), fmt.Sprintf("stopGracePeriodSeconds: %d", grace),
-			shell("trap 'echo TERM >> /shared/"+id+"' TERM; while :; do sleep 1 & wait; done"))...)
+			shell("trap 'echo TERM >> /host/"+id+"' TERM; while :; do sleep 1 & wait; done"))...)
 	}
 
 	It("asks, waits out the grace, kills, and holds up nobody else", func() {
@@ -67,7 +67,7 @@ var _ = Describe("A graceful stop", func() {
 
 	It("sends the signal that is declared, and ends as soon as the process does", func() {
 		polite := h.container("polite", "busybox", h.sharing(), "stopSignal: SIGUSR1", "stopGracePeriodSeconds: 60",
-			shell("trap 'echo TERM >> /shared/polite' TERM; trap 'echo USR1 >> /shared/polite; exit 0' USR1; while :; do usleep 50000; done"))
+			shell("trap 'echo TERM >> /host/polite' TERM; trap 'echo USR1 >> /host/polite; exit 0' USR1; while :; do usleep 50000; done"))
 		h.write("main.yaml", h.realm("main", polite))
 		h.start()
 		h.running("main", "polite")

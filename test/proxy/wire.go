@@ -14,8 +14,10 @@ type frame []byte
 // codec passes frames through.
 type codec struct{}
 
-func (codec) Name() string { return "proto" } // as on the wire
+// Name implements encoding.CodecV2: on the wire nothing differs from protobuf.
+func (codec) Name() string { return "proto" }
 
+// Marshal implements encoding.CodecV2.
 func (codec) Marshal(v any) (mem.BufferSlice, error) {
 	f, ok := v.(*frame)
 	if !ok {
@@ -24,6 +26,7 @@ func (codec) Marshal(v any) (mem.BufferSlice, error) {
 	return mem.BufferSlice{mem.SliceBuffer(*f)}, nil
 }
 
+// Unmarshal implements encoding.CodecV2.
 func (codec) Unmarshal(data mem.BufferSlice, v any) error {
 	f, ok := v.(*frame)
 	if !ok {
