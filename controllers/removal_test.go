@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,14 +19,14 @@ import (
 type lateView struct {
 	controllers.Host
 	ns    state.Namespace
-	after func() // called once, between the look and its answer
+	after atomic.Pointer[func()] // called once, between the look and its answer
 }
 
 func (v *lateView) Observe(ctx context.Context, ns state.Namespace) (state.Observed, error) {
 	have, err := v.Host.Observe(ctx, ns)
-	if after := v.after; after != nil && ns == v.ns {
-		if v.after = nil; err == nil {
-			after()
+	if ns == v.ns {
+		if after := v.after.Swap(nil); after != nil {
+			(*after)()
 		}
 	}
 	return have, err
@@ -50,11 +51,12 @@ func TestARemovalThatOvertakesACreateUnderWayIsNotTakenForEnded(t *testing.T) {
 		})
 		h.files.write("main.yaml", realm("main", "db", "web"))
 		h.idle(settleTime) // web is being created
-		view.after = func() {
+		end := func() {
 			close(slow)
 			time.Sleep(time.Second) // the create ends, and no longer counts as under way
 			close(created)
 		}
+		view.after.Store(&end)
 		h.files.write("main.yaml", realm("main", "db"))
 		<-created
 		h.idle(time.Minute)
