@@ -180,9 +180,11 @@ func TestOnlyAPullThatNobodyWantsIsCancelled(t *testing.T) {
 		b.apply(t, plan.Pull{Ref: "old:1"}, plan.Pull{Ref: "new:1"}, plan.Stop{ID: "web", Grace: time.Hour})
 		b.CancelPulls("main", func(ref string) bool { return ref == "new:1" })
 		synctest.Wait()
+		b.mu.Lock()
 		if len(b.results) != 1 || b.results[0].Operation.String() != "pull old:1" || b.results[0].Failures != 0 {
 			t.Errorf("%+v", b.results)
 		}
+		b.mu.Unlock()
 		b.Wait()
 	})
 }
@@ -223,6 +225,7 @@ func TestSlotsAreSharedHalfAndHalfAndInOrder(t *testing.T) {
 			t.Errorf("while quiet waits: %v", order[4:])
 		}
 		time.Sleep(time.Minute)
+		synctest.Wait()
 		if len(order) != 22 {
 			t.Errorf("%d of 22 had a slot", len(order))
 		}
