@@ -47,6 +47,20 @@ func (b *bench) note(s string) {
 	b.log = append(b.log, s)
 }
 
+// did is what was noted so far.
+func (b *bench) did() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.log)
+}
+
+// ended are the results so far.
+func (b *bench) ended() []apply.Result {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.results)
+}
+
 func (b *bench) apply(t *testing.T, ops ...plan.Operation) {
 	b.Apply(t.Context(), "kukeon-main", "main", plan.Plan{Operations: ops})
 }
@@ -62,8 +76,8 @@ func TestAnObjectHasOneOperationAtATimeAndNobodyWaitsForAnother(t *testing.T) {
 		b.apply(t, plan.Stop{ID: "slow", Grace: 30 * time.Second}, plan.Create{ID: "web"})
 		time.Sleep(time.Second)
 		synctest.Wait()
-		if !slices.Contains(b.log, "end create web") {
-			t.Errorf("web waited for slow: %v", b.log)
+		if !slices.Contains(b.did(), "end create web") {
+			t.Errorf("web waited for slow: %v", b.did())
 		}
 		if _, running := b.Busy("main").Running[plan.Object{Kind: plan.ContainerObject, Name: "slow"}]; !running {
 			t.Error("slow is not shown as busy")
@@ -73,8 +87,8 @@ func TestAnObjectHasOneOperationAtATimeAndNobodyWaitsForAnother(t *testing.T) {
 			t.Errorf("a person's operation did not wait its turn: %v", err)
 		}
 		b.Wait()
-		if slices.Contains(b.log, "begin remove slow") {
-			t.Errorf("two operations on one object: %v", b.log)
+		if slices.Contains(b.did(), "begin remove slow") {
+			t.Errorf("two operations on one object: %v", b.did())
 		}
 	})
 }
@@ -128,7 +142,7 @@ func TestWaitingIsNoFailureAndStalledIsTriedRarely(t *testing.T) {
 			err = kind
 			b.apply(t, create)
 			b.Wait()
-			got := b.results[len(b.results)-1]
+			got := b.ended()[len(b.ended())-1]
 			if got.Failures != want.count || time.Until(b.Busy("main").RetryAt[create.Object()].At) != want.delay {
 				t.Errorf("%T: %d failures, next in %s", kind, got.Failures, time.Until(b.Busy("main").RetryAt[create.Object()].At))
 			}
@@ -144,8 +158,8 @@ func TestAnEndIsRememberedBeforeItsTaskIsDeleted(t *testing.T) {
 	b := newBench(func(context.Context, state.Namespace, state.RealmName, plan.Operation) error { return nil })
 	b.apply(t, plan.Complete{ID: "job"})
 	b.Wait()
-	if want := []string{"remember job", "begin complete job", "end complete job"}; !slices.Equal(b.log, want) {
-		t.Errorf("%v", b.log)
+	if want := []string{"remember job", "begin complete job", "end complete job"}; !slices.Equal(b.did(), want) {
+		t.Errorf("%v", b.did())
 	}
 }
 
@@ -180,11 +194,9 @@ func TestOnlyAPullThatNobodyWantsIsCancelled(t *testing.T) {
 		b.apply(t, plan.Pull{Ref: "old:1"}, plan.Pull{Ref: "new:1"}, plan.Stop{ID: "web", Grace: time.Hour})
 		b.CancelPulls("main", func(ref string) bool { return ref == "new:1" })
 		synctest.Wait()
-		b.mu.Lock()
-		if len(b.results) != 1 || b.results[0].Operation.String() != "pull old:1" || b.results[0].Failures != 0 {
-			t.Errorf("%+v", b.results)
+		if ended := b.ended(); len(ended) != 1 || ended[0].Operation.String() != "pull old:1" || ended[0].Failures != 0 {
+			t.Errorf("%+v", ended)
 		}
-		b.mu.Unlock()
 		b.Wait()
 	})
 }
