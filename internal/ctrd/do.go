@@ -91,7 +91,7 @@ func (m *mirror) begin(op plan.Operation) (end func(error)) {
 		if o.Kind == plan.ContainerObject {
 			decrement(m.busy, id)
 			m.touchRecord(string(id))
-			m.touchTask(string(id), m.entry(id).alive)
+			m.touchTask(string(id), m.entry(id).alive && !(err == nil && endsTask(op)))
 		}
 		if creates {
 			decrement(m.creating, create.SnapshotKey)
@@ -108,6 +108,16 @@ func (m *mirror) begin(op plan.Operation) (end func(error)) {
 			m.dirty.store, m.dirty.leases = true, true
 		}
 	}
+}
+
+// endsTask reports whether an operation that succeeded leaves no task. The event of that may be lost, and while a shim of
+// the namespace hangs no list can tell either.
+func endsTask(op plan.Operation) bool {
+	switch op.(type) {
+	case plan.Clean, plan.Remove:
+		return true
+	}
+	return false
 }
 
 func decrement[K comparable](counts map[K]int, k K) {
