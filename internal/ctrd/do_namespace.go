@@ -29,8 +29,18 @@ func (h *Host) ensureNamespace(ctx context.Context, op plan.EnsureNamespace) err
 	if err != nil {
 		return err
 	}
-	if owner := have[state.LabelOwner]; owner != "" && owner != op.Labels[state.LabelOwner] && !op.TakeOver {
-		return &outcome.Conflict{Object: "namespace " + ns, Owner: owner}
+	if owner := have[state.LabelOwner]; owner != "" && !op.TakeOver {
+		if err := h.ours(ctx, "namespace "+ns, state.Owner(owner)); err != nil {
+			return err
+		}
+	}
+	for _, k := range op.Drop { // first: the label that tells of them goes with the others
+		if have[k] == "" {
+			continue
+		}
+		if err := h.setNamespaceLabel(ctx, op.Namespace, k, ""); err != nil {
+			return err
+		}
 	}
 	for _, k := range ownerLast(slices.Collect(maps.Keys(op.Labels))) {
 		if have[k] == op.Labels[k] {

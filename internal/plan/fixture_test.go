@@ -206,7 +206,7 @@ func (f haveFixture) have() state.Observed {
 	}
 	if h.Exists && f.Owner != "none" {
 		h.Labels[state.LabelOwner] = string(owner(f.Owner))
-		h.Labels[state.LabelRealm] = orElse(f.Realm, "main")
+		h.Labels[state.LabelRealm] = strings.TrimPrefix(orElse(f.Realm, "main"), "none")
 		h.Labels[state.LabelManagedBy] = state.ManagedByDaemon
 	}
 	for _, c := range f.Containers {

@@ -19,7 +19,8 @@ func (d *differ) removeRealm() {
 		d.do(EnsureNamespace{Namespace: d.want.Realm.Namespace, Labels: NamespaceLabels(d.want, d.have.Owner), base: base{why}})
 		return
 	}
-	if !d.have.Exists || owner != d.have.Owner || realm != d.want.Realm.Name {
+	// Without a realm's name it is one whose release was cut off: the owner is taken off last.
+	if !d.have.Exists || owner != d.have.Owner || realm != "" && realm != d.want.Realm.Name {
 		d.plan.Gone = !d.running(ns)
 		return
 	}
