@@ -34,6 +34,7 @@ type house struct {
 	*controllers.Manager
 	host *ctrd.Host
 	boot string
+	log  logr.Logger
 	stop func()
 	// observe starts the manager so that it writes nothing; over, when set, stands between it and ctrd.
 	observe bool
@@ -44,7 +45,7 @@ const web = "docker.io/library/web:1"
 
 func newHouse(t *testing.T) *house {
 	h := &house{
-		t: t, daemon: fakectrd.New(fakectrd.Options{}), files: newDirectory(), boot: "boot-1",
+		t: t, daemon: fakectrd.New(fakectrd.Options{}), files: newDirectory(), boot: "boot-1", log: logr.Discard(),
 		store: &memory{done: map[state.RealmName]map[state.ContainerID]state.Completion{}},
 	}
 	for _, ref := range []string{web, "docker.io/library/web:2"} {
@@ -68,7 +69,7 @@ func (h *house) start() {
 	h.Manager = controllers.New(controllers.Config{
 		Host: host, Observe: h.observe, Source: h.files, Store: h.store, Template: "kukeon-{realm}", ManagedBy: state.ManagedByDaemon,
 		Accept: accept.Settings{PruneSettle: 2 * time.Second}, Rescan: 10 * time.Second, Resync: time.Minute,
-		Log: logr.Discard(), Now: time.Now,
+		Log: h.log, Now: time.Now,
 	})
 	ctx, cancel := context.WithCancel(h.t.Context())
 	ended := make(chan error, 1)

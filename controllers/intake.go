@@ -48,7 +48,9 @@ func (m *Manager) look(ctx context.Context) time.Duration {
 	saveError := ""
 	if err := m.save(d.Accepted); err != nil {
 		// Nothing may be carried out that is not safely on disk: stay with what was accepted.
-		m.log.Error(err, "the accepted state cannot be saved; newer manifests wait")
+		if m.quiet.speak("save", now) {
+			m.log.Error(err, "the accepted state cannot be saved; newer manifests wait")
+		}
 		saveError, d.Accepted = err.Error(), prev
 	} else {
 		// A confirmation counts for the hold it was given for. One that is kept longer could release the same set
@@ -180,7 +182,7 @@ func (m *Manager) forgetOmitted(prev, next state.Accepted) {
 		if !kept {
 			gone = nil // the whole realm
 		}
-		if err := m.cfg.Store.Forget(name, gone...); err != nil {
+		if err := m.cfg.Store.Forget(name, gone...); err != nil && m.quiet.speak("forget "+string(name), m.cfg.Now()) {
 			m.log.Error(err, "a finished one-shot's record cannot be dropped", "realm", name)
 		}
 	}

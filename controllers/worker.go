@@ -138,7 +138,9 @@ func (w *worker) ended(runCtx context.Context, p plan.Plan) {
 	}
 	w.m.mu.Unlock()
 	if err != nil {
-		w.m.log.Error(err, "the end of a removal cannot be saved; it is looked at again", "realm", w.realm)
+		if w.m.quiet.speak("ended "+string(w.realm), w.m.cfg.Now()) {
+			w.m.log.Error(err, "the end of a removal cannot be saved; it is looked at again", "realm", w.realm)
+		}
 		return
 	}
 	if p.Gone {
