@@ -148,10 +148,14 @@ func (m *Manager) Confirm(id string) (string, error) {
 		if o.ID != id {
 			continue
 		}
-		next := accept.Listed(m.accepted, state.Removal{
+		removal := state.Removal{
 			Realm: o.Realm, Namespace: o.Namespace, Container: o.ContainerID, Deletion: state.DeletePolicy,
 			At: m.cfg.Now(), Why: "an orphan whose removal was confirmed",
-		})
+		}
+		if m.lastStray(o) { // nobody accounts for the realm: what else is ours in its namespace goes as well
+			removal.Container = ""
+		}
+		next := accept.Listed(m.accepted, removal)
 		if err := m.save(next); err != nil {
 			return "", fmt.Errorf("confirm: %w", err)
 		}
@@ -181,6 +185,13 @@ func (m *Manager) orphans(realms []status.Realm) []status.Orphan {
 		}
 	}
 	return out
+}
+
+// lastStray reports, under m.mu, whether an orphan is the last one of a realm that is not accepted.
+func (m *Manager) lastStray(o status.Orphan) bool {
+	_, accepted := m.accepted.Realms[o.Realm]
+	others := slices.ContainsFunc(m.intake.orphans, func(x status.Orphan) bool { return x.Namespace == o.Namespace && x.ID != o.ID })
+	return !accepted && !others
 }
 
 // listed reports, under m.mu, whether the removal of a container was accepted already.

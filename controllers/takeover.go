@@ -60,6 +60,9 @@ func (m *Manager) Release(ctx context.Context, realm string) ([]string, error) {
 func (m *Manager) letGo(name state.RealmName) (state.Realm, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.intake.declared == nil {
+		return state.Realm{}, fmt.Errorf("%w: the manifests were not looked at yet", status.ErrNotNow)
+	}
 	if m.intake.declared[name] {
 		return state.Realm{}, fmt.Errorf("%w: a manifest names realm %s (%s); remove it first, or it would be taken over again",
 			status.ErrConflict, name, strings.Join(m.accepted.Realms[name].Paths, ", "))

@@ -19,6 +19,7 @@ type worker struct {
 	namespace state.Namespace
 	woken     chan struct{} // slot of one
 	stop      context.CancelFunc
+	remedies  remedies
 	// removalsSeen is set when it was woken because removals may be carried out.
 	removalsSeen atomic.Bool
 }
@@ -77,6 +78,9 @@ func (w *worker) resync() {
 	}
 }
 
+// saveRetry is how soon the end of a removal is looked at again that could not be saved.
+const saveRetry = 5 * time.Second
+
 // unavailableRetry is how soon a realm is looked at again when containerd did not answer and says nothing.
 const unavailableRetry = 2 * time.Second
 
@@ -97,7 +101,9 @@ func (w *worker) reconcile(ctx, opsCtx context.Context) time.Time {
 	if !w.m.cfg.Observe {
 		w.m.exec.CancelPulls(w.realm, wantsImage(want))
 		w.m.exec.Apply(opsCtx, w.namespace, w.realm, p)
-		w.ended(opsCtx, p)
+		if err := w.ended(opsCtx, p); err != nil {
+			p.NextWake = earliest(p.NextWake, w.m.cfg.Now().Add(saveRetry))
+		}
 	}
 	w.report(ctx, status.Pass{Accepted: accepted, Want: want, Have: have, Seen: true, Plan: p})
 	return earliest(p.NextWake, w.m.suspensionEnd(w.realm))
@@ -116,9 +122,9 @@ func (w *worker) unseen(ctx context.Context, want plan.Want, accepted state.Acce
 }
 
 // ended takes removals off the list that containerd no longer knows of.
-func (w *worker) ended(runCtx context.Context, p plan.Plan) {
+func (w *worker) ended(runCtx context.Context, p plan.Plan) error {
 	if !p.Gone && len(p.GoneContainers) == 0 {
-		return
+		return nil
 	}
 	ids := p.GoneContainers
 	if p.Gone {
@@ -141,7 +147,7 @@ func (w *worker) ended(runCtx context.Context, p plan.Plan) {
 		if w.m.quiet.speak("ended "+string(w.realm), w.m.cfg.Now()) {
 			w.m.log.Error(err, "the end of a removal cannot be saved; it is looked at again", "realm", w.realm)
 		}
-		return
+		return err
 	}
 	if p.Gone {
 		w.m.log.Info("removed", "realm", w.realm, "namespace", w.namespace)
@@ -149,6 +155,7 @@ func (w *worker) ended(runCtx context.Context, p plan.Plan) {
 		w.m.syncWorkers(runCtx)
 		w.m.scanSoon() // another realm may have waited for the namespace
 	}
+	return nil
 }
 
 // forget drops, under m.mu, what is remembered of objects whose removal has ended and that no manifest declares again.
@@ -172,7 +179,7 @@ func (w *worker) forget(ids []state.ContainerID) error {
 
 // report publishes what the pass found.
 func (w *worker) report(ctx context.Context, p status.Pass) {
-	w.locate(ctx, &p)
+	w.remedies.add(ctx, w, p.Plan.Waits)
 	m := w.m
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -191,18 +198,6 @@ func (w *worker) report(ctx context.Context, p status.Pass) {
 	m.statuses[w.realm] = status.Summarize(m.statuses[w.realm], p)
 	m.resting[w.realm] = p.Seen && len(p.Plan.Operations) == 0 && len(p.Busy.Running) == 0
 	m.watch.signal()
-}
-
-// locate tells a realm that waits for an image where on this host the image is.
-func (w *worker) locate(ctx context.Context, p *status.Pass) {
-	for i, wait := range p.Plan.Waits {
-		if wait.Object.Kind != plan.ImageObject {
-			continue
-		}
-		if remedy := w.m.cfg.Host.Remedy(ctx, w.namespace, wait.Object.Name); remedy != "" {
-			p.Plan.Waits[i].For += "; " + remedy
-		}
-	}
 }
 
 // wantsImage reports whether a reference is still wanted.

@@ -84,7 +84,7 @@ func (d *differ) create(c state.Container) {
 		base: base{Reason{ReasonMissing, "container missing", c.Origin}},
 		ID:   c.ID, Realm: d.want.Realm.Name, Spec: c.Spec,
 		SnapshotKey: state.SnapshotKey(c.ID, c.Spec.Digest()),
-		Labels:      ContainerLabels(d.want.Realm.Name, c, d.have.Owner),
+		Labels:      ContainerLabels(d.want.Realm, c, d.have.Owner),
 	})
 }
 
@@ -129,17 +129,20 @@ func (d *differ) end(o state.ObservedContainer, stop state.StopSettings, why Rea
 const unknownTask = "its task cannot be seen just now (the shim does not answer); nothing is done to it"
 
 // ContainerLabels are the labels a container is created with: ours and the manifest's.
-func ContainerLabels(realm state.RealmName, c state.Container, owner state.Owner) map[string]string {
+func ContainerLabels(realm state.Realm, c state.Container, owner state.Owner) map[string]string {
 	labels := map[string]string{}
 	for k, v := range c.Spec.Labels {
 		labels[k] = v
 	}
 	labels[state.LabelOwner] = string(owner)
-	labels[state.LabelRealm] = string(realm)
+	labels[state.LabelRealm] = string(realm.Name)
 	labels[state.LabelContainer] = c.Name
 	labels[state.LabelSource] = c.Origin.Path
 	if c.Origin.Revision != "" {
 		labels[state.LabelRevision] = c.Origin.Revision
+	}
+	if realm.KeepAlways || c.KeepAlways {
+		labels[state.LabelKeep] = "true"
 	}
 	return labels
 }
@@ -148,7 +151,8 @@ func ContainerLabels(realm state.RealmName, c state.Container, owner state.Owner
 func (d *differ) metadata(c state.Container, o state.ObservedContainer) bool {
 	u := Update{ID: c.ID, Set: map[string]string{}}
 	var drifted []string
-	for k, v := range ContainerLabels(d.want.Realm.Name, c, d.have.Owner) {
+	declared := ContainerLabels(d.want.Realm, c, d.have.Owner)
+	for k, v := range declared {
 		if o.Labels[k] != v {
 			u.Set[k] = v
 			drifted = append(drifted, k)
@@ -160,6 +164,9 @@ func (d *differ) metadata(c state.Container, o state.ObservedContainer) bool {
 				u.Drop = append(u.Drop, k)
 			}
 		}
+	}
+	if o.Labels[state.LabelKeep] != "" && declared[state.LabelKeep] == "" {
+		u.Drop = append(u.Drop, state.LabelKeep)
 	}
 	slices.Sort(u.Drop)
 	changes := o.Record.Spec.Changes(c.Spec)
@@ -184,7 +191,7 @@ func (d *differ) metadata(c state.Container, o state.ObservedContainer) bool {
 // finished reports whether the container is a one-shot whose end is remembered.
 func (d *differ) finished(c state.Container) bool {
 	done, ok := d.want.Completions[c.ID]
-	return ok && c.Spec.Restart.Policy != state.RestartAlways && done.Digest == c.Spec.Digest()
+	return ok && done.Holds(c.Spec)
 }
 
 // life plans the task of a container that is as declared.
@@ -281,7 +288,10 @@ func (d *differ) final(c state.Container, exit state.Exit, restarts int) bool {
 
 // complete plans that the end is remembered, and the task deleted after that.
 func (d *differ) complete(c state.Container, exit state.Exit) {
-	done := state.Completion{Digest: c.Spec.Digest(), Code: exit.Code, Time: exit.At}
+	done := state.Completion{
+		Digest: c.Spec.Digest(), Code: exit.Code, Time: exit.At,
+		Policy: c.Spec.Restart.Policy, MaxRetries: c.Spec.Restart.MaxRetries,
+	}
 	if d.finished(c) {
 		done = d.want.Completions[c.ID] // remembered, but the task is still there
 	}

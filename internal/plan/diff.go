@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"kukeon.io/kukeon-reconciler/internal/state"
@@ -82,17 +83,18 @@ func (d *differ) namespace() bool {
 			missing[k] = v
 		}
 	}
-	if d.have.Exists && len(missing) == 0 {
+	dropped := d.droppedLabels()
+	if d.have.Exists && len(missing)+len(dropped) == 0 {
 		return true
 	}
-	op := EnsureNamespace{Namespace: r.Namespace, Labels: missing, TakeOver: d.have.Exists && owner == ""}
+	op := EnsureNamespace{Namespace: r.Namespace, Labels: missing, Drop: dropped, TakeOver: d.have.Exists && owner == ""}
 	switch {
 	case !d.have.Exists:
 		op.Why = Reason{ReasonMissing, "namespace missing", r.Origin}
 	case op.TakeOver:
 		op.Why = Reason{ReasonMissing, "it exists and belongs to nobody; what is in it stays as it is", r.Origin}
 	default:
-		op.Why = Reason{ReasonDrift, "labels differ", r.Origin}
+		op.Why = Reason{ReasonDrift, "labels differ: " + strings.Join(append(sortedKeys(missing), dropped...), ", "), r.Origin}
 	}
 	d.do(op)
 	return d.have.Exists && !op.TakeOver
@@ -107,7 +109,29 @@ func NamespaceLabels(want Want, owner state.Owner) map[string]string {
 	labels[state.LabelOwner] = string(owner)
 	labels[state.LabelRealm] = string(want.Realm.Name)
 	labels[state.LabelManagedBy] = want.ManagedBy
+	if len(want.Realm.Labels) > 0 {
+		labels[state.LabelLabels] = strings.Join(sortedKeys(want.Realm.Labels), ",")
+	}
 	return labels
+}
+
+// droppedLabels are the keys on the namespace that an earlier manifest of the realm asked for and this one does not.
+func (d *differ) droppedLabels() []string {
+	var out []string
+	for _, k := range manifestLabels(d.have.Labels) {
+		if _, wanted := d.want.Realm.Labels[k]; !wanted && d.have.Labels[k] != "" {
+			out = append(out, k)
+		}
+	}
+	if d.have.Labels[state.LabelLabels] != "" && len(d.want.Realm.Labels) == 0 {
+		out = append(out, state.LabelLabels)
+	}
+	return out
+}
+
+// manifestLabels are the keys of the labels on a namespace that come from its realm's manifest.
+func manifestLabels(labels map[string]string) []string {
+	return strings.FieldsFunc(labels[state.LabelLabels], func(r rune) bool { return r == ',' })
 }
 
 // unwanted decides about a container or task that no manifest declares.
@@ -131,6 +155,8 @@ func (d *differ) unwanted(o state.ObservedContainer) {
 		d.remove(o, removal.Spec, Reason{Code: ReasonRemoved, Text: removal.Why})
 	case !o.Recorded:
 		d.leave(obj, ReasonNotOurs, "a task without a container that no manifest declares")
+	case o.Labels[state.LabelKeep] != "":
+		d.leave(obj, ReasonKept, "ours, and no manifest declares it; its last declaration said kukeon.io/prune: disabled")
 	default:
 		d.leave(obj, ReasonOrphaned, "ours, but no manifest declares it and no removal was accepted; "+
 			"`confirm` removes it, a manifest takes it up")

@@ -41,6 +41,7 @@ type wantFixture struct {
 	Removing   string             `json:"removing"`
 	Removals   []string           `json:"removals"`
 	Completed  map[string]int     `json:"completed"`
+	EndedAs    *state.Restart     `json:"endedAs"` // what the completed ones were declared as
 	Suspended  string             `json:"suspended"`
 	Quiet      map[string]string  `json:"suspendedContainers"`
 }
@@ -57,6 +58,7 @@ type containerFixture struct {
 	Signal   string            `json:"signal"`
 	Labels   map[string]string `json:"labels"`
 	Revision string            `json:"revision"`
+	Keep     bool              `json:"keep"`
 
 	// only in have.yaml
 	Owner           string `json:"owner"`  // ours (default), other, none, kukeond
@@ -140,7 +142,7 @@ func (f containerFixture) observed() state.ObservedContainer {
 	if f.NoContainer {
 		return o
 	}
-	o.Labels = plan.ContainerLabels("main", f.desired(0), owner(f.Owner))
+	o.Labels = plan.ContainerLabels(state.Realm{Name: "main"}, f.desired(0), owner(f.Owner))
 	for k, v := range map[string]int{state.LabelRestarts: f.Restarts, state.LabelFailures: f.Failures} {
 		if v > 0 {
 			o.Labels[k] = fmt.Sprint(v)
@@ -150,6 +152,9 @@ func (f containerFixture) observed() state.ObservedContainer {
 	case "", "yes", "earlier-boot":
 		in := map[bool]string{true: "boot-1", false: boot}[f.Started == "earlier-boot"]
 		o.Labels[state.LabelStarted] = state.Started{Digest: spec.Digest().Short(), At: clock.Add(-time.Hour), Boot: in}.String()
+	}
+	if f.Keep {
+		o.Labels[state.LabelKeep] = "true"
 	}
 	if f.Exit != nil {
 		o.Labels[state.LabelExit] = state.Exit{Code: *f.Exit, At: clock}.String()
@@ -185,9 +190,15 @@ func (f wantFixture) want() plan.Want {
 	}
 	for i, c := range f.Containers {
 		d := c.desired(10 * (i + 1))
+		d.KeepAlways = c.Keep
 		w.Realm.Containers = append(w.Realm.Containers, d)
 		if code, ok := f.Completed[c.ID]; ok {
 			w.Completions[d.ID] = state.Completion{Digest: d.Spec.Digest(), Code: code, Time: clock.Add(-time.Minute)}
+			if f.EndedAs != nil {
+				done := w.Completions[d.ID]
+				done.Policy, done.MaxRetries = f.EndedAs.Policy, f.EndedAs.MaxRetries
+				w.Completions[d.ID] = done
+			}
 		}
 	}
 	for _, id := range f.Removals {

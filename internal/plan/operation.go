@@ -56,8 +56,9 @@ func (base) sealed()           {}
 type EnsureNamespace struct {
 	base
 	Namespace state.Namespace
-	// Labels are set one by one; others on the namespace stay.
+	// Drop are keys that go, Labels are set one by one after that; others on the namespace stay.
 	Labels   map[string]string
+	Drop     []string
 	TakeOver bool
 }
 

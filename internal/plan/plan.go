@@ -25,6 +25,7 @@ const (
 	ReasonNotOurs     ReasonCode = "NotOurs"     // left alone
 	ReasonConflict    ReasonCode = "Conflict"    // left alone: under our name, not ours
 	ReasonOrphaned    ReasonCode = "Orphaned"    // left alone: ours, but neither accepted nor removed
+	ReasonKept        ReasonCode = "Kept"        // left alone: ours, and never removed by absence
 	ReasonSuspended   ReasonCode = "Suspended"   // left alone: a person or an annotation said so
 	ReasonUnknown     ReasonCode = "Unknown"     // left alone: it cannot be seen just now
 	ReasonNewer       ReasonCode = "NewerRecord" // left alone: a newer release of ours wrote it

@@ -16,7 +16,7 @@ func Predict(have state.Observed, op Operation, now time.Time) state.Observed {
 	switch op := op.(type) {
 	case EnsureNamespace:
 		have.Exists = true
-		have.Labels = merge(have.Labels, op.Labels, nil)
+		have.Labels = merge(merge(have.Labels, nil, op.Drop), op.Labels, nil)
 	case Pull:
 		have.Images = putImage(have.Images, state.ObservedImage{Ref: op.Ref, Owner: have.Owner, Unpacked: true, LookedUp: now})
 	case Unpack:

@@ -112,11 +112,8 @@ func (d *differ) removeImages() (foreignContent []string) {
 	return foreignContent
 }
 
-// stamps are the label keys that make the namespace ours.
+// stamps are the label keys that make the namespace ours, and those of the realm's own labels.
 func (d *differ) stamps() []string {
-	keys := []string{state.LabelManagedBy, state.LabelOwner, state.LabelRealm}
-	for k := range d.want.Realm.Labels {
-		keys = append(keys, k)
-	}
+	keys := append(ourKeys(d.have.Labels), manifestLabels(d.have.Labels)...)
 	return slices.DeleteFunc(keys, func(k string) bool { return d.have.Labels[k] == "" })
 }

@@ -15,14 +15,14 @@ func Adopt(want Want, have state.Observed, id state.ContainerID) []Operation {
 	why := base{Reason{ReasonAdopted, "a person asked for it", want.Realm.Origin}}
 	var ops []Operation
 	if owner, _ := have.OwnedBy(); have.Exists && owner != have.Owner {
-		ops = append(ops, EnsureNamespace{why, want.Realm.Namespace, NamespaceLabels(want, have.Owner), true})
+		ops = append(ops, EnsureNamespace{why, want.Realm.Namespace, NamespaceLabels(want, have.Owner), nil, true})
 	}
 	for _, c := range want.Realm.Containers {
 		o, there := have.Find(c.ID)
 		if !there || !o.Recorded || o.Owner() == have.Owner || id != "" && id != c.ID {
 			continue
 		}
-		u := Update{base: why, ID: c.ID, Adopt: true, Set: ContainerLabels(want.Realm.Name, c, have.Owner)}
+		u := Update{base: why, ID: c.ID, Adopt: true, Set: ContainerLabels(want.Realm, c, have.Owner)}
 		if s := o.Task.Status; s == state.TaskRunning || s == state.TaskPaused || s == state.TaskStopped {
 			// It was started, though not by us: a one-shot that ends from here on is not run again.
 			u.Set[state.LabelStarted] = state.Started{Digest: c.Spec.Digest().Short(), At: o.Task.Since, Boot: have.Boot}.String()
@@ -54,7 +54,7 @@ func Release(r state.Realm, have state.Observed) []Operation {
 		}
 	}
 	if owner, _ := have.OwnedBy(); have.Exists && owner == have.Owner {
-		ops = append(ops, ReleaseNamespace{why, r.Namespace, ourKeys(have.Labels)})
+		ops = append(ops, ReleaseNamespace{why, r.Namespace, append(ourKeys(have.Labels), manifestLabels(have.Labels)...)})
 	}
 	return ops
 }

@@ -15,6 +15,8 @@ const (
 	LabelFailures  = Prefix + "failures"  // consecutive exits, as the backoff counts them
 	LabelExit      = Prefix + "exit"      // last exit: code@RFC3339
 	LabelManagedBy = Prefix + "managed-by"
+	LabelLabels    = Prefix + "labels" // on namespaces: the keys of the realm's own labels, sorted, with commas between
+	LabelKeep      = Prefix + "keep"   // the container's last declaration said kukeon.io/prune: disabled
 )
 
 // ExtensionSpec is the key of the container extension that holds the Record.

@@ -60,6 +60,10 @@ type Completion struct {
 	Digest Digest    `json:"digest"`
 	Code   int       `json:"code"` // exit code; -1 when nobody saw it
 	Time   time.Time `json:"time"`
+	// Policy and MaxRetries are what was declared then; a failure is no end any more when they change. Empty when
+	// they are not known, as for an end that was read off the container.
+	Policy     RestartPolicy `json:"policy,omitempty"`
+	MaxRetries *int          `json:"maxRetries,omitempty"`
 }
 
 // ExitUnknown is the code of a Completion whose exit nobody saw.
@@ -67,3 +71,15 @@ const ExitUnknown = -1
 
 // Failed reports whether the container ended in any other way than by exit code 0.
 func (c Completion) Failed() bool { return c.Code != 0 }
+
+// Holds reports whether the container is still over now that spec is declared: a success for as long as it means
+// the same, a failure for as long as it is also to be tried no more often.
+func (c Completion) Holds(spec Spec) bool {
+	switch {
+	case spec.Restart.Policy == RestartAlways, c.Digest != spec.Digest():
+		return false
+	case !c.Failed(), c.Policy == "":
+		return true
+	}
+	return c.Policy == spec.Restart.Policy && same(c.MaxRetries, spec.Restart.MaxRetries)
+}

@@ -77,7 +77,7 @@ func (w *world) observe(id state.ContainerID, spec state.Spec, task state.Task) 
 	if !declared {
 		c = state.Container{ID: id, Name: string(id), Origin: state.Origin{Path: "main.yaml"}}
 	}
-	labels := plan.ContainerLabels("main", c, owner)
+	labels := plan.ContainerLabels(state.Realm{Name: "main"}, c, owner)
 	labels[state.LabelStarted] = state.Started{Digest: spec.Digest().Short(), At: t0.Add(-time.Hour), Boot: boot}.String()
 	o := state.ObservedContainer{
 		ID: id, Recorded: true, Image: spec.Image, Labels: labels, Task: task,
