@@ -162,6 +162,9 @@ func (h *Host) refreshFiles(ns state.Namespace, id state.ContainerID, spec state
 func (h *Host) RefreshFiles(ns state.Namespace) error {
 	var errs []error
 	for id, spec := range h.mirror(ns).specs() {
+		if !spec.HostNetwork {
+			continue // none of its files is the host's
+		}
 		if _, err := os.Stat(h.files(ns, id)); err != nil {
 			continue // never started since the host came up: its start writes them
 		}
