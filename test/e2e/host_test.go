@@ -47,7 +47,7 @@ type host struct {
 // newHost makes a host with an empty manifest directory, and ends and sweeps it after the spec.
 func newHost() *host {
 	GinkgoHelper()
-	top, err := os.MkdirTemp("", "e2e-")
+	top, err := os.MkdirTemp(dir, "")
 	Expect(err).NotTo(HaveOccurred())
 	h := &host{
 		suffix: testenv.Suffix(), dir: top, manifests: filepath.Join(top, "realms.d"), state: filepath.Join(top, "state"),

@@ -61,6 +61,21 @@ func processes(argument string) []int {
 	return pids
 }
 
+// processesOf are the living processes that run this program.
+func processesOf(program string) []int {
+	GinkgoHelper()
+	paths, err := filepath.Glob("/proc/[0-9]*/exe")
+	Expect(err).NotTo(HaveOccurred())
+	var pids []int
+	for _, path := range paths {
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+		if exe, linkErr := os.Readlink(path); err == nil && linkErr == nil && exe == program && processExists(pid) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
 // parent is the parent of a process: of a container's, its shim.
 func parent(pid int) int {
 	GinkgoHelper()

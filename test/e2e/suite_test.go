@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gofrs/flock"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -23,7 +24,7 @@ var (
 	registry *testenv.Registry
 	binary   string // kukeon-reconciler, built from this tree
 	images   map[string]v1.Image
-	dir      string
+	dir      string // everything of this run but containerd's own, below a lock that says that we live
 )
 
 func TestEndToEnd(t *testing.T) {
@@ -35,14 +36,18 @@ func TestEndToEnd(t *testing.T) {
 }
 
 var _ = BeforeSuite(func(ctx SpecContext) {
+	sweepDead()
 	var err error
-	dir, err = os.MkdirTemp("", "e2e-")
+	dir, err = os.MkdirTemp("", dirPrefix)
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(os.RemoveAll, dir)
+	lock := flock.New(filepath.Join(dir, lockName))
+	Expect(lock.TryLock()).To(BeTrue())
+	DeferCleanup(lock.Close)
 
 	By("building the binary")
 	// With the flags of `make build`, so that both find the other's work in Go's cache.
-	binary = filepath.Join(dir, "kukeon-reconciler")
+	binary = filepath.Join(dir, binaryName)
 	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", binary,
 		"kukeon.io/kukeon-reconciler/cmd/kukeon-reconciler")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")

@@ -14,9 +14,48 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/errdefs"
+	"github.com/gofrs/flock"
+	"github.com/moby/sys/mountinfo"
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	"golang.org/x/sys/unix"
 )
+
+// What marks the directory of a run.
+const (
+	dirPrefix  = "e2e-"
+	lockName   = "lock"
+	binaryName = "kukeon-reconciler"
+)
+
+// sweepDead removes what runs that were killed have left: their reconcilers, log pumps and directories. Their
+// containerds are testenv's to sweep.
+func sweepDead() {
+	GinkgoHelper()
+	locks, err := filepath.Glob(filepath.Join(os.TempDir(), dirPrefix+"*", lockName))
+	Expect(err).NotTo(HaveOccurred())
+	for _, path := range locks {
+		lock := flock.New(path)
+		if mine, err := lock.TryLock(); err != nil || !mine {
+			continue // its owner lives
+		}
+		top := filepath.Dir(path)
+		Eventually(func() []int {
+			left := processesOf(filepath.Join(top, binaryName))
+			for _, pid := range left {
+				_ = syscall.Kill(pid, syscall.SIGKILL) // looked at again until it is gone
+			}
+			return left
+		}).Should(BeEmpty())
+		mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(top))
+		Expect(err).NotTo(HaveOccurred())
+		for _, m := range mounts {
+			Expect(unix.Unmount(m.Mountpoint, unix.MNT_DETACH)).To(Succeed())
+		}
+		Expect(os.RemoveAll(top)).To(Succeed())
+		Expect(lock.Close()).To(Succeed())
+	}
+}
 
 // end ends the reconciler and its logd, empties the host's namespaces, and removes its directories.
 func (h *host) end(ctx SpecContext) {
