@@ -138,7 +138,8 @@ func id(i int) string { return fmt.Sprintf("floor-%d", i) }
 
 // create makes a snapshot, a container and a running task.
 func (f *floor) create(ctx context.Context, i int) error {
-	if _, err := f.client.SnapshotService(f.snapshotter).Prepare(ctx, id(i), f.parent); err != nil {
+	mounts, err := f.client.SnapshotService(f.snapshotter).Prepare(ctx, id(i), f.parent)
+	if err != nil {
 		return err
 	}
 	spec, linux := f.spec, *f.spec.Linux
@@ -159,13 +160,13 @@ func (f *floor) create(ctx context.Context, i int) error {
 			return err
 		}
 	}
-	return f.start(ctx, i)
+	return f.start(ctx, i, mounts)
 }
 
 func (f *floor) fifo(i int, stream string) string { return filepath.Join(f.fifos, id(i)+"-"+stream) }
 
 // start makes a task and starts it.
-func (f *floor) start(ctx context.Context, i int) error {
+func (f *floor) start(ctx context.Context, i int, mounts []mount.Mount) error {
 	// The creation of a task waits for a reader of its FIFOs; the shim keeps them open from then on.
 	stdout, err := os.OpenFile(f.fifo(i, "stdout"), os.O_RDWR|syscall.O_NONBLOCK, 0)
 	if err != nil {
@@ -177,10 +178,6 @@ func (f *floor) start(ctx context.Context, i int) error {
 		return err
 	}
 	defer stderr.Close()
-	mounts, err := f.client.SnapshotService(f.snapshotter).Mounts(ctx, id(i))
-	if err != nil {
-		return err
-	}
 	if _, err := f.client.TaskService().Create(ctx, &tasks.CreateTaskRequest{
 		ContainerID: id(i), Rootfs: mount.ToProto(mounts), Stdout: stdout.Name(), Stderr: stderr.Name(),
 	}); err != nil {

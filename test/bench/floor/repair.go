@@ -24,7 +24,11 @@ func (f *floor) repairAll(ctx context.Context, n int) (float64, error) {
 		if _, err := f.client.TaskService().Delete(ctx, &tasks.DeleteTaskRequest{ContainerID: id(i)}); err != nil {
 			return 0, err
 		}
-		if err := f.start(ctx, i); err != nil {
+		mounts, err := f.client.SnapshotService(f.snapshotter).Mounts(ctx, id(i))
+		if err != nil {
+			return 0, err
+		}
+		if err := f.start(ctx, i, mounts); err != nil {
 			return 0, err
 		}
 		took = append(took, ms(time.Since(start)))
