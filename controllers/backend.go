@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -39,6 +40,9 @@ func (m *Manager) Host() status.Host {
 		h.Holds = append(h.Holds, status.NewHold(hold))
 	}
 	h.Orphans = m.orphans(realms)
+	for _, ns := range slices.Sorted(maps.Keys(m.released)) {
+		h.Released = append(h.Released, m.released[ns])
+	}
 	h.Realms = status.Count(realms)
 	return h
 }

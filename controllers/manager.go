@@ -56,6 +56,7 @@ type Manager struct {
 	realms   map[state.RealmName]*worker
 	statuses map[state.RealmName]status.Realm
 	resting  map[state.RealmName]bool // nothing under way and nothing to do but wait
+	released map[state.Namespace]status.Released
 	link     linkState
 }
 
@@ -88,8 +89,8 @@ func New(cfg Config) *Manager {
 	m := &Manager{
 		cfg: cfg, log: cfg.Log, scanNow: make(chan struct{}, 1),
 		realms: map[state.RealmName]*worker{}, statuses: map[state.RealmName]status.Realm{},
-		resting: map[state.RealmName]bool{},
-		link:    linkState{err: fmt.Errorf("not connected yet"), since: cfg.Now()},
+		resting: map[state.RealmName]bool{}, released: map[state.Namespace]status.Released{},
+		link: linkState{err: fmt.Errorf("not connected yet"), since: cfg.Now()},
 	}
 	m.exec = apply.New(cfg.Host.Do, cfg.Store.Complete, m.operationEnded, cfg.Now)
 	return m
@@ -206,6 +207,9 @@ func (m *Manager) syncWorkers(ctx context.Context) {
 		}
 	}
 	for name, ns := range want {
+		if _, kept := m.accepted.Realms[name]; kept {
+			delete(m.released, ns)
+		}
 		if m.realms[name] != nil {
 			continue
 		}

@@ -2,6 +2,7 @@ package controllers_test
 
 import (
 	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -357,6 +358,25 @@ func TestAConfirmationThatFoundNoHoldReleasesNothingLater(t *testing.T) {
 		h.idle(time.Minute)
 		if len(h.pids("kukeon-main"))+len(h.pids("kukeon-edge")) != 3 {
 			t.Error("an old confirmation released a new removal")
+		}
+	})
+}
+
+func TestANamespaceThatStaysSaysWhy(t *testing.T) {
+	play(t, func(t *testing.T, h *house) {
+		if err := h.daemon.Import("kukeon-edge", "docker.io/library/theirs:1", fakectrd.Image{}, true); err != nil {
+			t.Fatal(err)
+		}
+		h.files.remove("edge.yaml")
+		h.idle(30 * time.Second)
+		released := h.Host().Released
+		if len(released) != 1 || released[0].Namespace != "kukeon-edge" || !strings.Contains(released[0].Why, "image docker.io/library/theirs:1") {
+			t.Fatalf("%+v", released)
+		}
+		h.files.write("edge.yaml", realm("edge", "one"))
+		h.idle(30 * time.Second)
+		if released := h.Host().Released; len(released) != 0 || !h.realm("edge").Ready {
+			t.Errorf("a realm lives there again: %+v", released)
 		}
 	})
 }

@@ -16,6 +16,9 @@ func (m *Manager) operationEnded(r apply.Result) {
 		m.cfg.Ended(r)
 	}
 	m.mu.Lock()
+	if op, ok := r.Operation.(plan.ReleaseNamespace); ok && r.Err == nil {
+		m.released[op.Namespace] = status.Released{Realm: r.Realm, Namespace: op.Namespace, Why: op.Because().Text, At: m.cfg.Now()}
+	}
 	w := m.realms[r.Realm]
 	m.mu.Unlock()
 	if w != nil {

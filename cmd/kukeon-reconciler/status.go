@@ -85,6 +85,9 @@ func (p *page) host(h status.Host) bool {
 	for _, o := range h.Orphans {
 		part("orphan", fmt.Sprintf("%s in namespace %s: ours, but neither declared nor accepted for removal", o.ContainerID, o.Namespace), false, o.Hint)
 	}
+	for _, r := range h.Released {
+		part("released", fmt.Sprintf("namespace %s of realm %s, %s ago: %s", r.Namespace, r.Realm, p.a.age(r.At), r.Why), true)
+	}
 	return well
 }
 

@@ -13,6 +13,7 @@ type Host struct {
 	Source     Source     `json:"source"`
 	Holds      []Hold     `json:"holds,omitempty"`
 	Orphans    []Orphan   `json:"orphans,omitempty"`
+	Released   []Released `json:"released,omitempty"`
 	Logs       Logs       `json:"logs"`
 	Realms     Counts     `json:"realms"`
 }
@@ -79,6 +80,15 @@ type Orphan struct {
 func NewOrphan(realm state.RealmName, ns state.Namespace, id state.ContainerID) Orphan {
 	orphan := OrphanID(ns, id)
 	return Orphan{orphan, realm, ns, id, "kukeon-reconciler confirm " + orphan}
+}
+
+// Released is a namespace that stays although its realm was removed: it holds what is not ours, or its policy says so.
+// It is told of until the daemon ends, or a realm lives there again.
+type Released struct {
+	Realm     state.RealmName `json:"realm"`
+	Namespace state.Namespace `json:"namespace"`
+	Why       string          `json:"why"`
+	At        time.Time       `json:"at"`
 }
 
 // Logs is who drains the containers' output.
