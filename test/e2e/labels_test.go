@@ -114,7 +114,7 @@ var _ = Describe("No label leads to root", func() {
 		By("changing its declaration, it is made anew by us")
 		h.write("main.yaml", h.realm("main", h.containerOf("web", imported("sleeps"), "env: [A=b]")))
 		now := h.replaced("main", "web", before)
-		Expect(environ(now["web"])).To(ContainElement("A=b"))
+		Eventually(environ).WithArguments(now["web"]).Should(ContainElement("A=b"))
 		Expect(leaks(h.proxy.Writes())).To(BeEmpty())
 	})
 })
