@@ -206,8 +206,8 @@ var _ = Describe("The commands", func() {
 		Consistently(h.proxy.Writes).WithTimeout(1500 * time.Millisecond).Should(BeEmpty())
 		Expect(h.pids("main")).To(Equal(map[string]int{"db": before["db"]}))
 		code(0, "resume", h.name("main"))
-		now := h.running("main", "web", "db")
-		now = h.replaced("main", "db", before)
+		h.running("main", "web", "db")
+		now := h.replaced("main", "db", before)
 
 		By("of one container, for a time")
 		code(0, "wait", h.name("main"), "--for", "synced", "--timeout", "15s")

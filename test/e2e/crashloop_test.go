@@ -180,25 +180,24 @@ func (h *host) loseOnce(realms map[string]point, broken *atomic.Int32) {
 	var mu sync.Mutex
 	counts := map[string]int{}
 	h.proxy.Hook(func(c proxy.Call) proxy.Fault {
-		if c.Write == 0 {
-			return proxy.Fault{}
-		}
+		mu.Lock()
+		defer mu.Unlock()
 		for realm, p := range realms {
-			ns := h.namespace(realm)
-			// A namespace's own requests name it in their body.
-			if c.Namespace != ns && !(strings.HasPrefix(c.Method, "Namespaces.") && bytes.Contains(c.Request, []byte(ns))) {
+			if c.Write == 0 || !concerns(c, h.namespace(realm)) {
 				continue
 			}
-			mu.Lock()
-			defer mu.Unlock()
 			if counts[realm]++; counts[realm] == p.write {
 				broken.Add(1)
 				return p.fault(proxy.Lose)
 			}
-			break
 		}
 		return proxy.Fault{}
 	})
+}
+
+// concerns reports whether a call is about a namespace: its own requests name it in their body.
+func concerns(c proxy.Call, ns string) bool {
+	return c.Namespace == ns || strings.HasPrefix(c.Method, "Namespaces.") && bytes.Contains(c.Request, []byte(ns))
 }
 
 // begin puts the stage's manifest in place.
