@@ -80,10 +80,15 @@ func (d *differ) create(c state.Container) {
 	if d.finished(c) || !d.imageFor(c) {
 		return
 	}
+	key := state.SnapshotKey(c.ID, c.Spec.Digest())
+	if op, removing := d.busy.Running[Object{SnapshotObject, key}]; removing {
+		d.wait(containerObject(c.ID), fmt.Sprintf("the end of %s, or it would lose its own", op), time.Time{})
+		return
+	}
 	d.do(Create{
 		base: base{Reason{ReasonMissing, "container missing", c.Origin}},
 		ID:   c.ID, Realm: d.want.Realm.Name, Spec: c.Spec,
-		SnapshotKey: state.SnapshotKey(c.ID, c.Spec.Digest()),
+		SnapshotKey: key,
 		Labels:      ContainerLabels(d.want.Realm, c, d.have.Owner),
 	})
 }

@@ -99,6 +99,7 @@ type imageFixture struct {
 type busyFixture struct {
 	Stopping []string          `json:"stopping"`
 	Creating []string          `json:"creating"`
+	Removing []string          `json:"removingSnapshots"`
 	Failed   map[string]string `json:"failed"` // printed operation -> error, to be tried in 4 s
 }
 
@@ -250,6 +251,10 @@ func (f busyFixture) busy() plan.Busy {
 	}
 	for _, id := range f.Creating {
 		op := plan.Create{ID: state.ContainerID(id)}
+		b.Running[op.Object()] = op
+	}
+	for _, key := range f.Removing {
+		op := plan.RemoveSnapshot{Key: key}
 		b.Running[op.Object()] = op
 	}
 	for op, text := range f.Failed {
