@@ -152,14 +152,35 @@ func (h *Host) awaitCorpse(ctx context.Context, ns state.Namespace, id state.Con
 			return fmt.Errorf("looking for former processes of %s: %w", id, err)
 		}
 		if len(pids) == 0 {
+			h.corpses.Delete(corpse{ns, id})
 			return nil
 		}
 		if time.Now().After(deadline) {
-			return &outcome.Waiting{For: fmt.Sprintf("former processes of %s to end: %v", id, pids)}
+			return h.inTheWay(ns, id, pids)
 		}
 		if err := pause(ctx, corpsePause); err != nil {
 			return err
 		}
+	}
+}
+
+// corpse names a container whose former processes do not end.
+type corpse struct {
+	ns state.Namespace
+	id state.ContainerID
+}
+
+// inTheWay says what a start waits for. Processes that do not end by themselves are a person's to judge: containerd may
+// have forgotten them, when a create was cut off at an unlucky moment, or another daemon may run them.
+func (h *Host) inTheWay(ns state.Namespace, id state.ContainerID, pids []int) error {
+	now := h.cfg.Now()
+	since, _ := h.corpses.LoadOrStore(corpse{ns, id}, now)
+	if now.Sub(since.(time.Time)) < state.StuckAfter {
+		return &outcome.Waiting{For: fmt.Sprintf("former processes of %s to end: %v", id, pids)}
+	}
+	return &outcome.Stalled{
+		Why:    fmt.Sprintf("former processes of %s do not end: %v", id, pids),
+		Remedy: "if no other containerd runs them, end them, or restart containerd, which clears away what it forgot",
 	}
 }
 

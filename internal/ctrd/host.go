@@ -89,6 +89,8 @@ type Host struct {
 	svc    Services
 	leases leaseKeeper
 
+	corpses sync.Map // corpse -> time.Time: since when former processes are in the way of a start
+
 	mu        sync.Mutex
 	owner     state.Owner
 	mirrors   map[state.Namespace]*mirror

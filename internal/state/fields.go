@@ -79,7 +79,9 @@ func (s Spec) Changes(next Spec) []Change {
 		}
 		c := Change{Field: f.Name, Class: f.Class, Old: show(was), New: show(is)}
 		if f.Name == "env" {
-			c.Old, c.New = showNames(s.Env, next.Env)+" (old)", showNames(next.Env, s.Env)+" (new)"
+			if c.Old, c.New = showNames(s.Env, next.Env), showNames(next.Env, s.Env); c.Old == c.New {
+				c.Old, c.New = c.Old+" (old)", c.New+" (new)"
+			}
 		}
 		if c.Old == c.New { // the printed forms were cut short: tell at least that they differ
 			c.Old, c.New = "(old)", "(new)"

@@ -84,7 +84,7 @@ func TestAChangeOfVariablesNamesThemAndTellsNoValue(t *testing.T) {
 	was, is := full(), full()
 	was.Env, is.Env = []string{"A=1", "PASSWORD=canary-old", "GONE=canary-gone"}, []string{"A=1", "PASSWORD=canary-new", "CAME=canary-came"}
 	changes := was.Changes(is)
-	if len(changes) != 1 || changes[0].String() != "env PASSWORD GONE (old) -> PASSWORD CAME (new)" {
+	if len(changes) != 1 || changes[0].String() != "env PASSWORD GONE -> PASSWORD CAME" {
 		t.Errorf("%v", changes)
 	}
 }
