@@ -28,7 +28,7 @@ func (l *errorLines) Error(_ error, m string, _ ...any) {
 
 func TestAFullDiskIsToldOfOnceAMinute(t *testing.T) {
 	told := &errorLines{n: map[string]int{}}
-	play(t, func(t *testing.T, h *house) {
+	play(t, func(_ *testing.T, h *house) {
 		h.stop()
 		h.log = logr.New(told)
 		h.start()
