@@ -107,7 +107,7 @@ func (m *Manager) Run(ctx context.Context) error {
 		return fmt.Errorf("load the accepted state: %w", err)
 	}
 	m.mu.Lock()
-	m.accepted = accepted
+	m.accepted = accept.Resume(accepted)
 	m.mu.Unlock()
 	m.syncWorkers(ctx) // repair starts from the store at once, also while the directory is missing
 

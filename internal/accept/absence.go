@@ -65,6 +65,13 @@ func (d *decider) withheldBy(path string) string {
 	return ""
 }
 
+// Resume returns what an ended process accepted as its successor may rely on. How long something had been missing is
+// told by a clock that may have been set since: what was not seen twice by then has to be seen twice again.
+func Resume(a state.Accepted) state.Accepted {
+	a.Absences = slices.DeleteFunc(slices.Clone(a.Absences), func(x state.Absence) bool { return !x.Counted })
+	return a
+}
+
 // gone reports whether an absence counts: two complete scans far enough apart saw it, and the directory did not
 // change in between. Editors and git take a file away before they put the new one in its place.
 func (d *decider) gone(o object) bool {

@@ -150,14 +150,16 @@ func (w *world) ended(realm state.RealmName, id state.ContainerID) {
 	w.accepted = accept.Ended(w.accepted, realm, id)
 }
 
-// restart puts the accepted state through its stored form.
+// restart puts the accepted state through its stored form, and hands it to a new process.
 func (w *world) restart() error {
 	text, err := json.Marshal(w.accepted)
 	if err != nil {
 		return err
 	}
 	w.accepted = state.Accepted{}
-	return json.Unmarshal(text, &w.accepted)
+	err = json.Unmarshal(text, &w.accepted)
+	w.accepted = accept.Resume(w.accepted)
+	return err
 }
 
 // print tells what holds now.
