@@ -46,7 +46,11 @@ func TestASecondDaemonOnTheSameStateIsRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer kept.Close()
+	t.Cleanup(func() {
+		if err := kept.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 	second := h.run(t.Context(), "run")
 	if second.code != exitFailed || !strings.Contains(second.err.String(), h.env["KUKEON_STATE_DIR"]) {
 		t.Errorf("same state directory: exit %d: %s", second.code, second.err)

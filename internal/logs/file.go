@@ -53,9 +53,9 @@ func (f *logFile) add(now time.Time, head, text []byte) {
 		f.loss.records++
 		return
 	}
-	out := append(*f.out, head...)
-	out = append(out, text...)
-	*f.out = append(out, '\n')
+	*f.out = append(*f.out, head...)
+	*f.out = append(*f.out, text...)
+	*f.out = append(*f.out, '\n')
 }
 
 // mark adds a marker of the pump's own.

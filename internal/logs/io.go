@@ -192,5 +192,5 @@ func idOf(st fs.FileInfo) fileID {
 	if !ok {
 		return fileID{}
 	}
-	return fileID{uint64(sys.Dev), sys.Ino}
+	return fileID{sys.Dev, sys.Ino}
 }

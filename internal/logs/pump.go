@@ -129,7 +129,8 @@ func newLoop(p *Pump) (_ *loop, err error) {
 	if l.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return nil, fmt.Errorf("epoll: %w", err)
 	}
-	return l, l.poll(unix.EPOLL_CTL_ADD, l.watch.fd, true)
+	err = l.poll(unix.EPOLL_CTL_ADD, l.watch.fd, true)
+	return l, err
 }
 
 // close stands down and closes everything.

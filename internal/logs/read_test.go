@@ -73,7 +73,11 @@ func TestTheLogHasExactlyTheContainersTextAcrossChunksRotationsAndRestarts(t *te
 		if err != nil {
 			rt.Fatal(err)
 		}
-		defer os.RemoveAll(dir)
+		defer func() {
+			if err := os.RemoveAll(dir); err != nil {
+				rt.Error(err)
+			}
+		}()
 		text := anyText.Draw(rt, "text")
 		maxSize := rapid.Int64Range(60, 50_000).Draw(rt, "maxSize")
 		w := newWrittenLog(t, dir, maxSize, 10_000)

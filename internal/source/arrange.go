@@ -74,9 +74,8 @@ func arrange(t *tree, o owners, prefix string, ripe func(path string, own versio
 			a.refuse(path.Join(prefix, target), "not read: it is reached only through a symlink that is not read itself")
 		}
 	}
-	byPath := func(x, y string) int { return strings.Compare(x, y) }
-	slices.SortFunc(a.files, func(x, y candidate) int { return byPath(x.path, y.path) })
-	slices.SortFunc(a.withheld, func(x, y manifests.Withheld) int { return byPath(x.Path, y.Path) })
+	slices.SortFunc(a.files, func(x, y candidate) int { return strings.Compare(x.path, y.path) })
+	slices.SortFunc(a.withheld, func(x, y manifests.Withheld) int { return strings.Compare(x.Path, y.Path) })
 	return a.arrangement
 }
 
