@@ -71,7 +71,10 @@ func (b *bench) newHost(ctx context.Context, proxied bool, runFlags ...string) (
 		}
 		address = h.proxy.Address
 	}
-	return h, h.startOurs(ctx, address, runFlags)
+	if err := h.startOurs(ctx, address, runFlags); err != nil {
+		return nil, err
+	}
+	return h, nil
 }
 
 // dir is a path below the containerd's directory, which goes with it.
