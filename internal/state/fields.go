@@ -104,10 +104,7 @@ func (s Spec) Digest() Digest {
 
 // same compares by meaning: nil, empty and zero are equal, as they are in the stored form.
 func same(a, b any) bool {
-	if blank(a) || blank(b) {
-		return blank(a) && blank(b)
-	}
-	return reflect.DeepEqual(a, b)
+	return reflect.DeepEqual(a, b) || blank(a) && blank(b)
 }
 
 func blank(v any) bool {
