@@ -45,6 +45,11 @@ e2e: deps-test tools build ## the end-to-end tests; CONTAINERD_VERSION=2.4, 1.7 
 	$(if $(filter 1.7%,$(CONTAINERD_VERSION)),$(MAKE) tools-1.7)
 	go test ./test/e2e/... -count=1 -timeout 20m
 
+.PHONY: simulate
+simulate: ## play N=100000 random histories of faults on the whole controller, in fake time (RACE=1: 20000 with -race)
+	CGO_ENABLED=$(if $(RACE),1,0) go test $(if $(RACE),-race) -count=1 -v -timeout 3h -run '^TestSimulate$$' ./test/simulate \
+		-args -histories $(or $(N),$(if $(RACE),20000,100000)) -seed $(or $(SEED),1)
+
 .PHONY: bench
 bench: deps tools build ## measure speed and size against the floor, as a table
 	go run ./test/bench

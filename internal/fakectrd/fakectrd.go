@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/errdefs"
 
 	"kukeon.io/kukeon-reconciler/internal/ctrd"
@@ -50,6 +51,10 @@ type Call struct {
 	ID string
 	// Write reports whether the call changes anything.
 	Write bool
+	// Bounded reports whether the call ends by itself: its context has a deadline.
+	Bounded bool
+	// Lease is the id of the lease that the call is made under; empty when there is none.
+	Lease string
 	// N counts the writes, or the reads, that arrived so far, this one included.
 	N int
 }
@@ -62,6 +67,8 @@ type Fault struct {
 	Before error
 	// After is the answer of a call that was carried out but whose reply was lost.
 	After error
+	// Then is called once the call was carried out, with the daemon locked: it must not call the daemon.
+	Then func()
 }
 
 // Done is a write call in the trace.
@@ -111,6 +118,7 @@ type Daemon struct {
 	behave        func(ns, id string, run int) (Process, bool)
 	hook          func(Call) Fault
 	eventHook     func(Event) EventFault
+	audit         func(Call, Before)
 	reads, writes int
 	events        int
 	deletions     int // of tasks
@@ -218,12 +226,18 @@ func carryOut[T any](ctx context.Context, d *Daemon, c Call, act func() (T, erro
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.down {
+	if d.down || killed(ctx) {
 		d.recordLocked(c, true, errUnavailable)
 		return zero, errUnavailable
 	}
+	if d.audit != nil && c.Write && c.N > 0 {
+		d.audit(c, d.before(c))
+	}
 	v, err := act()
 	d.recordLocked(c, false, err)
+	if f.Then != nil {
+		f.Then()
+	}
 	if f.After != nil {
 		return zero, f.After
 	}
@@ -248,9 +262,14 @@ func (d *Daemon) unlocked(wait func() error) error {
 
 // arrive counts the call and asks the hook about it.
 func (d *Daemon) arrive(ctx context.Context, c *Call) Fault {
-	if ctx.Value(personKey{}) != nil {
+	switch {
+	case ctx.Value(personKey{}) != nil:
 		return Fault{}
+	case killed(ctx):
+		return Fault{Before: errUnavailable}
 	}
+	_, c.Bounded = ctx.Deadline()
+	c.Lease, _ = leases.FromContext(ctx)
 	d.mu.Lock()
 	if c.Write {
 		d.writes++

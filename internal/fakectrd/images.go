@@ -250,6 +250,9 @@ func (d *Daemon) Pull(ctx context.Context, ns, ref string, labels map[string]str
 		var fetched Image
 		err = d.unlocked(func() (err error) { // a pull takes its time
 			fetched, err = d.Registry.fetch(ctx, ref)
+			if killed(ctx) { // the bytes go through the client
+				err = errUnavailable
+			}
 			return err
 		})
 		if err != nil {

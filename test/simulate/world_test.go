@@ -1,0 +1,344 @@
+package simulate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing/synctest"
+	"time"
+	"unsafe"
+
+	"github.com/containerd/errdefs"
+	"github.com/go-logr/logr"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"kukeon.io/kukeon-reconciler/controllers"
+	"kukeon.io/kukeon-reconciler/internal/accept"
+	"kukeon.io/kukeon-reconciler/internal/apply"
+	"kukeon.io/kukeon-reconciler/internal/ctrd"
+	"kukeon.io/kukeon-reconciler/internal/fakectrd"
+	"kukeon.io/kukeon-reconciler/internal/plan"
+	"kukeon.io/kukeon-reconciler/internal/state"
+)
+
+// world is one host: containerd, the manifest directory, the state directory, and the process of ours that runs now.
+// It lives inside one synctest bubble.
+type world struct {
+	d     *fakectrd.Daemon
+	dir   *directory
+	disk  *disk
+	check *checker
+	proc  *process
+	boot  int
+	files string // a directory for the containers' files; nothing of a history is left in it that another could mind
+
+	began time.Time
+
+	mu     sync.Mutex
+	shift  time.Duration // of the wall clock
+	faults []callFault
+	events []eventFault
+	habits map[string]fakectrd.Process // by namespace/id, how processes behave from now on
+	// slowUntil is when the last slow call has arrived.
+	slowUntil time.Time
+	counts    map[string]int // how often each kind of fault struck
+	// taken are containers that a person made under the name of one of ours; true: to stay.
+	taken map[string]bool
+	// foreigners are the containers that are not ours, by namespace/id.
+	foreigners map[string]bool
+	healed     bool
+
+	// stateLost means that nobody knows any more which namespaces without a manifest were ours to clean up.
+	stateLost bool
+	// guests counts the containers of others, baseline is what all of theirs looked like when it was last their doing.
+	guests   int
+	baseline string
+}
+
+// callFault strikes calls of ours: it passes over the first few, and strikes the next n.
+type callFault struct {
+	kind    string
+	skip, n int
+	writes  bool // strikes writes only
+	delay   time.Duration
+	err     error
+}
+
+// eventFault strikes the next n events.
+type eventFault struct {
+	kind  string
+	n     int
+	fault fakectrd.EventFault
+}
+
+// person is who acts at a shell.
+var person = fakectrd.AsPerson(context.Background())
+
+func namespaceOf(realm string) string { return "kukeon-" + realm }
+
+func newWorld(version, files string) *world {
+	w := &world{
+		began: time.Now(), dir: newDirectory(), disk: newDisk(), files: files, boot: 1,
+		habits: map[string]fakectrd.Process{}, counts: map[string]int{}, taken: map[string]bool{}, foreigners: map[string]bool{},
+	}
+	w.d = fakectrd.New(fakectrd.Options{Version: version, Now: w.now})
+	w.check = newChecker(w)
+	for _, tag := range []string{"1", "2", "3"} {
+		w.push(tag)
+	}
+	w.d.Hook(w.call)
+	w.d.HookEvents(w.event)
+	w.d.Behave(w.behave)
+	w.d.Audit(w.check.wrote)
+	return w
+}
+
+// push puts a tag into the registry.
+func (w *world) push(tag string) {
+	config := ocispec.Image{Config: ocispec.ImageConfig{Entrypoint: []string{"/serve"}, User: "0"}}
+	w.d.Registry.Put("docker.io/library/web:"+tag, fakectrd.Image{Layers: []string{"base", tag}, Config: config})
+}
+
+// now is the wall clock that people can set, with the monotonic one behind it that they cannot.
+func (w *world) now() time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	now := time.Now()
+	return withWall(now.Add(w.shift), now.Sub(w.began))
+}
+
+// withWall returns a time with a monotonic reading: simulated time has none of its own, and then setting the clock
+// would not only change what is displayed. The layout is that of time.Time: above 30 bits of nanoseconds stand the
+// seconds since 1885, and on top a bit that says that the second word is the monotonic reading. TestWithWall holds it
+// against package time's own arithmetic.
+func withWall(t time.Time, monotonic time.Duration) time.Time {
+	const from1885 = 2682288000 // seconds, to 1970
+	words := (*struct {
+		wall uint64
+		ext  int64
+	})(unsafe.Pointer(&t))
+	words.wall = 1<<63 | uint64(t.Unix()+from1885)<<30 | uint64(t.Nanosecond())
+	words.ext = int64(monotonic) + 1
+	return t
+}
+
+// fired counts a fault that struck.
+func (w *world) fired(kind string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.healed {
+		w.counts[kind]++
+	}
+}
+
+// inject has a fault strike later calls.
+func (w *world) inject(f callFault) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.faults = append(w.faults, f)
+}
+
+// Errors of calls whose fate the caller cannot know, and of one that failed for certain.
+var (
+	errAway  = fmt.Errorf("error reading from server: EOF: %w", errdefs.ErrUnavailable)
+	errLate  = fmt.Errorf("rpc error: %w", context.DeadlineExceeded)
+	errOther = errors.New("database is locked")
+)
+
+// call says what goes wrong with a call of ours.
+func (w *world) call(c fakectrd.Call) fakectrd.Fault {
+	w.check.called(c)
+	w.mu.Lock()
+	var out fakectrd.Fault
+	proc, kill := w.proc, false
+	for i := range w.faults {
+		f := &w.faults[i]
+		if f.n <= 0 || f.writes && !c.Write || c.Method == "Subscribe" {
+			continue
+		}
+		if f.skip > 0 {
+			f.skip--
+			continue
+		}
+		f.n--
+		w.counts[f.kind]++
+		switch f.kind {
+		case "request lost":
+			out = fakectrd.Fault{Before: f.err}
+		case "reply lost":
+			out = fakectrd.Fault{After: f.err}
+		case "slow call":
+			out = fakectrd.Fault{Delay: f.delay}
+			if until := time.Now().Add(f.delay); until.After(w.slowUntil) {
+				w.slowUntil = until
+			}
+		case "killed before a call":
+			out, kill = fakectrd.Fault{Before: errAway}, true
+		case "killed after a call":
+			out = fakectrd.Fault{After: errAway, Then: proc.kill}
+		}
+		break
+	}
+	w.mu.Unlock()
+	if kill {
+		proc.kill()
+	}
+	return out
+}
+
+// event says what goes wrong with an event.
+func (w *world) event(fakectrd.Event) fakectrd.EventFault {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i := range w.events {
+		if f := &w.events[i]; f.n > 0 {
+			f.n--
+			w.counts[f.kind]++
+			return f.fault
+		}
+	}
+	return fakectrd.EventFault{}
+}
+
+// behave tells how a process is going to behave: as the history says, and else one-shots end well after a second.
+func (w *world) behave(ns, id string, _ int) (fakectrd.Process, bool) {
+	w.mu.Lock()
+	p, said := w.habits[ns+"/"+id]
+	foreign := w.foreigners[ns+"/"+id]
+	w.mu.Unlock()
+	if foreign {
+		return fakectrd.Process{}, true
+	}
+	if !said && !w.check.runsForEver(ns, id) {
+		p = fakectrd.Process{ExitAfter: time.Second}
+	}
+	return p, true
+}
+
+// process is one run of our daemon.
+type process struct {
+	w       *world
+	client  *fakectrd.Client
+	manager *controllers.Manager
+	host    *ctrd.Host
+	cancel  context.CancelFunc
+	ended   chan struct{}
+	log     *logCounter
+}
+
+// start runs our daemon, as a new process would: nothing but the disk and containerd is carried over.
+func (w *world) start() {
+	p := &process{w: w, client: &fakectrd.Client{}, ended: make(chan struct{}), log: newLogCounter(w)}
+	slots := kindsOfSlots{ctrd.SlotStart: apply.NewSlots(4), ctrd.SlotStop: apply.NewSlots(4)}
+	log := logr.New(p.log)
+	p.host = ctrd.New(ctrd.Config{
+		Services: w.d, Boot: fmt.Sprintf("boot-%d", w.boot), VolumesDir: w.files + "/volumes", FilesDir: w.files + "/files",
+		Machine: ctrd.NoMachine{}, Slots: slots, Log: log, Now: w.now,
+	})
+	p.manager = controllers.New(controllers.Config{
+		Host: spy{p.host, p}, Source: source{w.dir, p}, Store: store{w.disk, p}, Template: "kukeon-{realm}",
+		ManagedBy: state.ManagedByDaemon, Accept: accept.Settings{PruneSettle: 2 * time.Second},
+		Rescan: 10 * time.Second, Resync: time.Minute, Log: log, Now: w.now,
+	})
+	ctx, cancel := context.WithCancel(fakectrd.WithClient(context.Background(), p.client))
+	p.cancel = cancel
+	w.mu.Lock()
+	w.proc = p
+	w.mu.Unlock()
+	w.check.started()
+	go func() {
+		defer close(p.ended)
+		if err := p.manager.Run(ctx); err != nil {
+			w.check.fail("P8", "the daemon ended by itself: %v", err)
+		}
+	}()
+}
+
+// kill ends the process as SIGKILL does. Its goroutines wind down in the background, and reach nothing any more.
+func (p *process) kill() {
+	p.client.Kill()
+	p.cancel()
+}
+
+func (p *process) alive() bool { return !p.client.Killed() }
+
+// stop ends the process as SIGTERM does, and tells how long that took.
+func (w *world) stop() time.Duration {
+	began := time.Now()
+	w.proc.cancel()
+	<-w.proc.ended
+	w.proc.client.Kill() // what it left under way ends with its process
+	return time.Since(began)
+}
+
+// idle lets the time pass and everything that is due happen.
+func (w *world) idle(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+// spy is the host as the manager sees it; it tells the checker of every operation.
+type spy struct {
+	*ctrd.Host
+	proc *process
+}
+
+// Do implements controllers.Host.
+func (s spy) Do(ctx context.Context, ns state.Namespace, realm state.RealmName, op plan.Operation) error {
+	if s.proc.alive() {
+		end := s.proc.w.check.began(string(ns), string(realm), op)
+		defer end()
+	}
+	return s.Host.Do(ctx, ns, realm, op)
+}
+
+type kindsOfSlots map[ctrd.SlotKind]*apply.Slots
+
+// Acquire implements ctrd.Slots.
+func (s kindsOfSlots) Acquire(ctx context.Context, ns state.Namespace, kind ctrd.SlotKind) (func(), error) {
+	return s[kind].Acquire(ctx, ns)
+}
+
+// logCounter counts what is logged again and again.
+type logCounter struct {
+	w     *world
+	mu    sync.Mutex
+	lines map[string]*lines
+}
+
+type lines struct {
+	n     int
+	since time.Time
+}
+
+func newLogCounter(w *world) *logCounter { return &logCounter{w: w, lines: map[string]*lines{}} }
+
+// Init, Enabled, WithValues and WithName implement logr.LogSink.
+func (l *logCounter) Init(logr.RuntimeInfo)             {}
+func (l *logCounter) Enabled(level int) bool            { return level == 0 }
+func (l *logCounter) WithValues(...any) logr.LogSink    { return l }
+func (l *logCounter) WithName(string) logr.LogSink      { return l }
+func (l *logCounter) Info(_ int, msg string, kv ...any) {}
+
+// Error implements logr.LogSink: an object that keeps failing is told of five times, then once a minute.
+func (l *logCounter) Error(_ error, msg string, kv ...any) {
+	var key strings.Builder
+	key.WriteString(msg)
+	for i := 0; i+1 < len(kv); i += 2 {
+		if k, _ := kv[i].(string); k == "realm" || k == "operation" || k == "namespace" {
+			fmt.Fprintf(&key, " %v", kv[i+1])
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := l.lines[key.String()]
+	if n == nil {
+		n = &lines{since: time.Now()}
+		l.lines[key.String()] = n
+	}
+	if n.n++; n.n > 6+int(time.Since(n.since).Minutes()) {
+		l.w.check.fail("P8", "logged %d times within %s: %s", n.n, time.Since(n.since), key.String())
+	}
+}
