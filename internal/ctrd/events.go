@@ -69,7 +69,8 @@ func (h *Host) handleNamespace(e *events.Envelope) {
 }
 
 // handle notes what a decoded event may have changed and reports whether that is worth a look now. What an operation
-// under way changes is looked at when it ends.
+// under way changes is looked at when it ends. An event that tells what was seen already, because it came late, makes
+// nothing dirty: the next event about the object would be no news then, and nobody would look.
 func (m *mirror) handle(v any, now time.Time) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -77,25 +78,25 @@ func (m *mirror) handle(v any, now time.Time) bool {
 	case *apievents.ContainerCreate:
 		return m.touchRecord(v.ID)
 	case *apievents.ContainerUpdate:
-		return m.touchRecord(v.ID) && !m.updated(v)
+		return !m.updated(v) && m.touchRecord(v.ID)
 	case *apievents.ContainerDelete:
 		return m.touchRecord(v.ID)
 	case *apievents.TaskCreate:
 		return m.touchTask(v.ContainerID, true)
 	case *apievents.TaskStart:
-		return m.touchTask(v.ContainerID, true) && !m.seen(v.ContainerID, v.Pid, state.TaskRunning)
+		return !m.seen(v.ContainerID, v.Pid, state.TaskRunning) && m.touchTask(v.ContainerID, true)
 	case *apievents.TaskExit:
 		if v.ID != v.ContainerID {
 			return false // of an exec
 		}
 		e := m.entry(state.ContainerID(v.ContainerID))
 		e.seen.exited, e.seen.exitedPid = now, v.Pid
-		return m.touchTask(v.ContainerID, e.alive) && !m.seen(v.ContainerID, v.Pid, state.TaskStopped)
+		return !m.seen(v.ContainerID, v.Pid, state.TaskStopped) && m.touchTask(v.ContainerID, e.alive)
 	case *apievents.TaskDelete:
 		if v.ID != "" && v.ID != v.ContainerID {
 			return false // of an exec
 		}
-		return m.touchTask(v.ContainerID, false) && !m.seen(v.ContainerID, 0, state.TaskNone)
+		return !m.seen(v.ContainerID, 0, state.TaskNone) && m.touchTask(v.ContainerID, false)
 	case *apievents.TaskPaused:
 		return m.touchTask(v.ContainerID, true)
 	case *apievents.TaskResumed:

@@ -534,3 +534,37 @@ func must(t testing.TB, err error) {
 		t.Fatal(err)
 	}
 }
+
+// An event that comes late tells what was read already. It wakes nobody, and must not keep the next one from doing so.
+func TestALateEventDoesNotHideTheNextOne(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		r := newRig(t, fakectrd.Options{})
+		r.settle()
+		r.HookEvents(func(e fakectrd.Event) fakectrd.EventFault {
+			if e.Topic == "/tasks/start" {
+				return fakectrd.EventFault{Delay: time.Second}
+			}
+			return fakectrd.EventFault{}
+		})
+		r.run("web")
+		synctest.Wait()
+		r.observe()
+		wakes := r.woken()
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if r.woken() != wakes { // a worker looks when it is woken, and only then
+			r.observe()
+		}
+
+		r.HookEvents(nil)
+		wakes = r.woken()
+		must(t, r.Exit(string(ns), "web", 1))
+		synctest.Wait()
+		if r.woken() == wakes {
+			t.Error("the task ended and nobody was woken")
+		}
+		if got := r.see("web").Task.Status; got != state.TaskStopped {
+			t.Errorf("seen as %s", got)
+		}
+	})
+}
