@@ -25,6 +25,8 @@ type Host interface {
 	Observe(ctx context.Context, ns state.Namespace) (state.Observed, error)
 	// Resync makes the next Observe of the namespace read everything anew.
 	Resync(ns state.Namespace)
+	// Recheck makes the next Observe of the namespace ask about each task that runs.
+	Recheck(ns state.Namespace)
 	// RefreshFiles brings the copies of the host's files that are mounted into a namespace's containers up to date.
 	// It makes no call.
 	RefreshFiles(ns state.Namespace) error

@@ -380,3 +380,19 @@ func TestANamespaceThatStaysSaysWhy(t *testing.T) {
 		}
 	})
 }
+
+func TestATaskThatEndsWithoutAnyEventIsBackWithinTheNextCheck(t *testing.T) {
+	play(t, func(t *testing.T, h *house) {
+		h.daemon.HookEvents(func(fakectrd.Event) fakectrd.EventFault { return fakectrd.EventFault{Drop: true} })
+		if err := h.daemon.Exit("kukeon-main", "web", 137); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := h.daemon.DeleteTask(t.Context(), "kukeon-main", "web"); err != nil {
+			t.Fatal(err)
+		}
+		h.idle(11 * time.Second)
+		if h.pids("kukeon-main")["web"] == 0 {
+			t.Error("web is still down")
+		}
+	})
+}

@@ -46,6 +46,19 @@ func (h *Host) Observe(ctx context.Context, ns state.Namespace) (state.Observed,
 	return m.observed(owner, h.cfg.Boot, func(id string) bool { return h.leases.inUse(ns, id) }), nil
 }
 
+// Recheck makes the next Observe ask about each task that is seen to run. It costs one small call a task: containerd may
+// lose every event about a task that ends.
+func (h *Host) Recheck(ns state.Namespace) {
+	m := h.mirror(ns)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, e := range m.entries {
+		if e.recorded && e.seen.Status == string(state.TaskRunning) && !e.task.slow {
+			e.task.touch()
+		}
+	}
+}
+
 // Resync makes the next Observe of the namespace read everything, and the next Summaries list the namespaces.
 func (h *Host) Resync(ns state.Namespace) {
 	h.mirror(ns).markAll()
