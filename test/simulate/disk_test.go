@@ -203,7 +203,8 @@ func (s store) Load() (state.Accepted, error) {
 	if s.saved == nil {
 		return a, nil
 	}
-	return a, json.Unmarshal(s.saved, &a)
+	err := json.Unmarshal(s.saved, &a)
+	return a, err
 }
 
 // write refuses writes of the dead, and on a full disk.

@@ -320,7 +320,7 @@ func (l *logCounter) Init(logr.RuntimeInfo)             {}
 func (l *logCounter) Enabled(level int) bool            { return level == 0 }
 func (l *logCounter) WithValues(...any) logr.LogSink    { return l }
 func (l *logCounter) WithName(string) logr.LogSink      { return l }
-func (l *logCounter) Info(_ int, msg string, kv ...any) {}
+func (l *logCounter) Info(int, string, ...any) {}
 
 // Error implements logr.LogSink: an object that keeps failing is told of five times, then once a minute.
 func (l *logCounter) Error(_ error, msg string, kv ...any) {
