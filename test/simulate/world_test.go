@@ -316,11 +316,11 @@ type lines struct {
 func newLogCounter(w *world) *logCounter { return &logCounter{w: w, lines: map[string]*lines{}} }
 
 // Init, Enabled, WithValues and WithName implement logr.LogSink.
-func (l *logCounter) Init(logr.RuntimeInfo)             {}
-func (l *logCounter) Enabled(level int) bool            { return level == 0 }
-func (l *logCounter) WithValues(...any) logr.LogSink    { return l }
-func (l *logCounter) WithName(string) logr.LogSink      { return l }
-func (l *logCounter) Info(int, string, ...any) {}
+func (l *logCounter) Init(logr.RuntimeInfo)          {}
+func (l *logCounter) Enabled(level int) bool         { return level == 0 }
+func (l *logCounter) WithValues(...any) logr.LogSink { return l }
+func (l *logCounter) WithName(string) logr.LogSink   { return l }
+func (l *logCounter) Info(int, string, ...any)       {}
 
 // Error implements logr.LogSink: an object that keeps failing is told of five times, then once a minute.
 func (l *logCounter) Error(_ error, msg string, kv ...any) {
