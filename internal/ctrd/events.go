@@ -1,7 +1,6 @@
 package ctrd
 
 import (
-	"maps"
 	"strings"
 	"time"
 
@@ -78,7 +77,7 @@ func (m *mirror) handle(v any, now time.Time) bool {
 	case *apievents.ContainerCreate:
 		return m.touchRecord(v.ID)
 	case *apievents.ContainerUpdate:
-		return !m.updated(v) && m.touchRecord(v.ID)
+		return m.touchRecord(v.ID) // also when its labels are known: the extension is not told
 	case *apievents.ContainerDelete:
 		return m.touchRecord(v.ID)
 	case *apievents.TaskCreate:
@@ -144,13 +143,6 @@ func (p *part) touch() (news bool) {
 func (m *mirror) seen(id string, pid uint32, status state.TaskStatus) bool {
 	e := m.entry(state.ContainerID(id))
 	return e.task.applied > 0 && e.seen.Status == string(status) && (pid == 0 || e.seen.Pid == pid)
-}
-
-// updated reports whether the mirror knew already what an update wrote, as far as the event says. m.mu is held.
-func (m *mirror) updated(v *apievents.ContainerUpdate) bool {
-	e := m.entry(state.ContainerID(v.ID))
-	return e.recorded && e.container.Image == v.Image && e.container.SnapshotKey == v.SnapshotKey &&
-		maps.Equal(e.container.Labels, v.Labels)
 }
 
 // snapshotRemoved notes that a snapshot is gone. m.mu is held.
