@@ -190,6 +190,9 @@ func (c *checker) began(ns, realm string, op plan.Operation) (end func()) {
 	if obj.Kind == plan.ContainerObject {
 		record, snapshotGone = c.w.look(ns, obj.Name)
 	}
+	if kind == "Start" && c.w.d.Run(ns, obj.Name).Live > 0 && record != nil && ownerOf(record) == owner {
+		c.fail("P5", "%s %s: its process runs", op, ns)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if *trace {

@@ -11,15 +11,19 @@ import (
 type generator struct {
 	*rand.Rand
 	declared map[string][]string // realm to ids
+	parts    []string            // realms that have a container document
 }
 
 // generate returns the history of a seed.
 func generate(seed uint64) history {
-	g := &generator{rand.New(rand.NewPCG(seed, 0)), map[string][]string{}}
+	g := &generator{Rand: rand.New(rand.NewPCG(seed, 0)), declared: map[string][]string{}}
 	h := history{version: g.one("2.4", "2.4", "1.6")}
 	h.actions = append(h.actions, g.edit("alpha"), g.edit("beta"))
 	if g.IntN(2) == 0 {
 		h.actions = append(h.actions, g.edit("gamma"))
+	}
+	if g.IntN(6) == 0 {
+		h.actions = append(h.actions, g.part("alpha"))
 	}
 	for i := range h.actions {
 		h.actions[i].pause = 0
@@ -37,7 +41,7 @@ func (g *generator) number(below int) string { return strconv.Itoa(g.IntN(below)
 // pause is short more often than not: things that come together are what breaks.
 func (g *generator) pause() time.Duration {
 	pauses := []time.Duration{0, 0, time.Millisecond, 20 * time.Millisecond, 100 * time.Millisecond, 400 * time.Millisecond,
-		time.Second, time.Second, 3 * time.Second, 3 * time.Second, 11 * time.Second, 30 * time.Second}
+		time.Second, time.Second, 3 * time.Second, 3 * time.Second, 11 * time.Second, 11 * time.Second, 30 * time.Second, 65 * time.Second}
 	return pauses[g.IntN(len(pauses))]
 }
 
@@ -90,6 +94,13 @@ func (g *generator) edit(realm string) action {
 	return a
 }
 
+// part declares a container in a document of its own.
+func (g *generator) part(realm string) action {
+	g.declared[realm] = append(g.declared[realm], "p")
+	g.parts = append(g.parts, realm)
+	return action{verb: "part", args: []string{realm, g.container("p")}}
+}
+
 // action is one random action.
 func (g *generator) action() action {
 	w := g.IntN(100)
@@ -129,9 +140,11 @@ func (g *generator) manifests() action {
 	case 14:
 		return act("aside", r)
 	case 15:
-		g.declared[r] = append(g.declared[r], "p")
-		return act("part", r, g.container("p"))
+		return g.part(r)
 	case 16:
+		if len(g.parts) > 0 {
+			r = g.one(g.parts...)
+		}
 		return act("unpart", r)
 	case 17:
 		return act("missing", g.while())
@@ -144,7 +157,7 @@ func (g *generator) manifests() action {
 func (g *generator) containerd() action {
 	r, id := g.object()
 	act := func(verb string, args ...string) action { return action{verb: verb, args: args} }
-	switch g.IntN(22) {
+	switch g.IntN(24) {
 	case 0, 1, 2:
 		return act("lose", g.number(12), g.one("away", "late", "other"))
 	case 3, 4, 5:
@@ -162,13 +175,17 @@ func (g *generator) containerd() action {
 	case 14, 15:
 		return act("exit", r, id, g.one("0", "1", "137"))
 	case 16, 17:
-		return act("habit", r, id, g.one("crash", "instant", "stubborn", "slow", "fail", "done", "none"))
+		return act("habit", r, id, g.one("crash", "instant", "stubborn", "slow", "fail", "done", "stays", "stays", "none"))
 	case 18:
 		return act("shim", r, id)
 	case 19:
 		return act("hang", r, id, g.while())
 	case 20:
 		return act("away", g.while())
+	case 21:
+		return act("shim", r, id)
+	case 22:
+		return act("hang", r, id, "90s")
 	}
 	return act("gc")
 }
@@ -206,7 +223,7 @@ func (g *generator) people() action {
 
 func (g *generator) ourselves() action {
 	act := func(verb string, args ...string) action { return action{verb: verb, args: args} }
-	switch g.IntN(16) {
+	switch g.IntN(17) {
 	case 0, 1, 2:
 		return act("kill")
 	case 3, 4, 5, 6, 7:
@@ -217,7 +234,7 @@ func (g *generator) ourselves() action {
 		return act("stop")
 	case 12:
 		return act("lost")
-	case 13:
+	case 13, 14:
 		return act("full", g.while())
 	}
 	return act("clock", g.one("1h", "-1h", "30s", "-30s", "-262800h", "8760h"))

@@ -10,6 +10,7 @@ import (
 
 	"kukeon.io/kukeon-reconciler/internal/ctrd"
 	"kukeon.io/kukeon-reconciler/internal/state"
+	"kukeon.io/kukeon-reconciler/internal/status"
 )
 
 // realms are all realms of the simulation.
@@ -318,6 +319,9 @@ func (w *world) untruthful() string {
 			switch {
 			case taken:
 				ready = false
+				if told, _ := r.Find(string(c.ID)); told.Phase != status.PhaseConflict {
+					return fmt.Sprintf("status says that %s/%s is %s, and it is somebody else's", r.Name, c.ID, told.Phase)
+				}
 			case c.Spec.Restart.Policy == state.RestartAlways:
 				ready = ready && tasks[string(c.ID)].Status == string(state.TaskRunning)
 			default:

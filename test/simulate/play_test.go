@@ -97,7 +97,7 @@ func (w *world) revive() {
 // finish ends the faults, and checks that all becomes as declared, stays so, and is told so.
 func (w *world) finish(r *result) {
 	w.heal()
-	w.idle(max(habitual, time.Until(w.slowUntil))) // the last fault to end
+	w.idle(max(0, time.Until(w.slowUntil)) + habitual) // the last faults to end
 	r.converged = w.settle(longest)
 	if len(w.check.violations()) > 0 {
 		w.stop()

@@ -192,7 +192,7 @@ var kindsOfFaults = []string{
 	"file events lost", "foreign container", "host rebooted", "image removed by ctr", "killed after a call", "killed at a save",
 	"killed before a call", "label edited by ctr", "manifest away for a moment", "manifest broken", "manifest edited",
 	"manifest half written", "manifest removed", "manifest renamed", "manifest set aside", "name taken", "process exit",
-	"process misbehaves", "realm suspended", "registry away", "removal confirmed", "reply lost", "request lost", "shim hung",
+	"process misbehaves", "realm suspended", "registry away", "reply lost", "request lost", "shim hung",
 	"shim killed", "slow call", "snapshot removed by ctr", "state lost", "store full", "task deleted by ctr",
 	"task killed by ctr", "task paused by ctr", "tombstone", "we are killed", "we are stopped",
 }

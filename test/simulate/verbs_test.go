@@ -36,7 +36,7 @@ var verbs = map[string]func(*world, action){
 	"reboot":  (*world).reboot,
 	"gc":      func(w *world, _ action) { w.d.GC() },
 	"exit":    (*world).exit,     // realm id code
-	"habit":   (*world).habit,    // realm id crash|stubborn|slow|fail|none
+	"habit":   (*world).habit,    // realm id crash|instant|stubborn|slow|fail|done|stays|none
 	"shim":    (*world).killShim, // realm id
 	"hang":    (*world).hang,     // realm id duration
 	"away":    (*world).away,     // duration: the registry
@@ -162,6 +162,7 @@ var habits = map[string]fakectrd.Process{
 	"slow":     {TermAfter: 2 * time.Second},
 	"fail":     {FailStart: true},
 	"done":     {ExitAfter: 2 * time.Second},
+	"stays":    {}, // a one-shot, too
 }
 
 func (w *world) habit(a action) {
