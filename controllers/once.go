@@ -171,7 +171,10 @@ func (m *Manager) settled(realms []state.Realm, opts OnceOptions) bool {
 			return false
 		}
 		if m.realms[r.Name] == nil {
-			continue // a tombstone whose removal has ended
+			if r.Tombstone {
+				continue // its removal has ended
+			}
+			return false // accepted in a moment
 		}
 		s := m.statuses[r.Name]
 		if !m.resting[r.Name] || s.ObservedGeneration < m.accepted.Realms[r.Name].Generation || opts.Wait && !s.Ready {

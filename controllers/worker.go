@@ -126,7 +126,9 @@ func (w *worker) reconcile(ctx, opsCtx context.Context) time.Time {
 			p.NextWake = earliest(p.NextWake, w.m.cfg.Now().Add(saveRetry))
 		}
 	}
-	w.report(ctx, status.Pass{Accepted: accepted, Want: want, Have: have, Seen: true, Plan: p})
+	// What ends while we look is still waited for in this plan: only a plan made with nothing under way says that all is done.
+	rests := len(p.Operations) == 0 && len(busy.Running) == 0
+	w.report(ctx, status.Pass{Accepted: accepted, Want: want, Have: have, Seen: true, Plan: p}, rests)
 	return earliest(p.NextWake, w.m.suspensionEnd(w.realm))
 }
 
@@ -138,7 +140,7 @@ func (w *worker) unseen(ctx context.Context, want plan.Want, accepted state.Acce
 	if !outcome.IsUnavailable(err) && w.m.quiet.speak("observe "+string(w.realm), w.m.cfg.Now()) {
 		w.m.log.Error(err, "cannot observe the namespace", "realm", w.realm, "namespace", w.namespace)
 	}
-	w.report(ctx, status.Pass{Accepted: accepted, Want: want, Unavailable: err.Error()})
+	w.report(ctx, status.Pass{Accepted: accepted, Want: want, Unavailable: err.Error()}, false)
 	return w.m.cfg.Now().Add(unavailableRetry)
 }
 
@@ -198,8 +200,8 @@ func (w *worker) forget(ids []state.ContainerID) error {
 	return nil
 }
 
-// report publishes what the pass found.
-func (w *worker) report(ctx context.Context, p status.Pass) {
+// report publishes what the pass found, and whether nothing is left to do but wait.
+func (w *worker) report(ctx context.Context, p status.Pass, rests bool) {
 	w.remedies.add(ctx, w, p.Plan.Waits)
 	m := w.m
 	m.mu.Lock()
@@ -217,7 +219,7 @@ func (w *worker) report(ctx context.Context, p status.Pass) {
 		}
 	}
 	m.statuses[w.realm] = status.Summarize(m.statuses[w.realm], p)
-	m.resting[w.realm] = p.Seen && len(p.Plan.Operations) == 0 && len(p.Busy.Running) == 0
+	m.resting[w.realm] = rests
 	m.watch.signal()
 }
 
