@@ -14,8 +14,8 @@ import (
 )
 
 // walker checks one document's nodes against the schema, reporting everything at once, and rebuilds from them a
-// document that holds only what is right: aliases and merges resolved, every scalar explicit. sigs.k8s.io/yaml
-// can then turn it into the Go types without rewriting a scalar or dropping a key in silence.
+// document that holds only what is right: aliases and merges resolved, every scalar explicit. It can then be turned
+// into the Go types without rewriting a scalar or dropping a key in silence.
 type walker struct {
 	*report
 	broken map[string]bool // fields with an Error, so that no second problem follows from the first
