@@ -31,6 +31,12 @@ type directory struct {
 	// deaf means that nobody is told of changes, as after an unmount.
 	deaf    bool
 	changed chan struct{}
+	// seen is what the last look showed, and after which edit.
+	seen struct {
+		edits int
+		scan  manifests.Scan
+		view  view
+	}
 }
 
 func newDirectory() *directory {
@@ -66,7 +72,7 @@ func (d *directory) head(realm string) (string, document, bool) {
 	return "", document{}, false
 }
 
-// view is what one look at the directory showed, for the checker.
+// view is what one look at the directory showed, for the checker. It is shared: nobody changes it.
 type view struct {
 	exists, complete bool
 	inode            uint64
@@ -93,23 +99,48 @@ func (s source) Read(context.Context) manifests.Scan {
 	return scan
 }
 
-// decoded remembers what files decode to, for all histories: there are not many different ones.
-var decoded sync.Map
+// decoded remembers what files decode to, for all histories: there are not many different ones. It is emptied when
+// it holds decodedLimit, so that a run takes no more memory the longer it is.
+var decoded struct {
+	sync.Mutex
+	files map[[2]string]manifests.File // by path and content
+}
+
+const decodedLimit = 3000
 
 func decode(path, content string) manifests.File {
-	key := path + "\x00" + content
-	if f, ok := decoded.Load(key); ok {
-		return f.(manifests.File)
+	key := [2]string{path, content}
+	decoded.Lock()
+	defer decoded.Unlock()
+	f, known := decoded.files[key]
+	if known {
+		return f
 	}
-	f := manifests.Decode(path, []byte(content))
-	decoded.Store(key, f)
+	if decoded.files == nil || len(decoded.files) >= decodedLimit {
+		decoded.files = make(map[[2]string]manifests.File, decodedLimit)
+	}
+	f = manifests.Decode(path, []byte(content))
+	decoded.files[key] = f
 	return f
 }
 
+// read looks at the directory. What did not change since the last look is not decoded anew.
 func (d *directory) read(now time.Time) (manifests.Scan, view) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	s := manifests.Scan{Root: "/realms.d", Exists: !d.missing, Complete: !d.missing && len(d.half) == 0, At: now}
+	if d.seen.edits != d.edits || d.seen.scan.Root == "" {
+		d.seen.scan, d.seen.view = d.scan()
+		d.seen.edits = d.edits
+	}
+	s := d.seen.scan
+	s.At = now
+	s.Files, s.Unsettled, s.Withheld = slices.Clone(s.Files), slices.Clone(s.Unsettled), slices.Clone(s.Withheld)
+	return s, d.seen.view
+}
+
+// scan makes a scan of what the directory holds. d.mu is held.
+func (d *directory) scan() (manifests.Scan, view) {
+	s := manifests.Scan{Root: "/realms.d", Exists: !d.missing, Complete: !d.missing && len(d.half) == 0}
 	v := view{exists: !d.missing, inode: d.inode}
 	if d.missing {
 		return s, v
