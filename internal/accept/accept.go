@@ -4,6 +4,7 @@ package accept
 import (
 	"encoding/json"
 	"maps"
+	"reflect"
 	"slices"
 	"time"
 
@@ -161,8 +162,11 @@ func (d *decider) look(at time.Time) {
 	}
 }
 
-// differ compares what would be stored.
+// differ compares what would be stored. What is equal anyway is stored alike.
 func differ(a, b state.Accepted) bool {
+	if reflect.DeepEqual(a, b) {
+		return false
+	}
 	was, err1 := json.Marshal(a)
 	is, err2 := json.Marshal(b)
 	return err1 != nil || err2 != nil || string(was) != string(is)

@@ -2,6 +2,7 @@ package state_test
 
 import (
 	"errors"
+	"reflect"
 	"slices"
 	"testing"
 	"time"
@@ -80,6 +81,51 @@ func TestEachFieldIsComparedOnItsOwn(t *testing.T) {
 // What a release wrote must mean the same to the next one: this digest changes only on purpose, together with a
 // rule for what was written before.
 // Values of variables may be secrets, and a change is printed into logs, events and status.
+// Every value that a spec can hold is compared, down to the fields of its parts: changing it is told as a change.
+func TestEveryValueOfASpecIsCompared(t *testing.T) {
+	was := full()
+	was.Mounts[0].Options, was.Capabilities.Add = []string{"noexec"}, []string{"CAP_CHOWN"}
+	var walk func(path string, v reflect.Value, changed func() state.Spec)
+	walk = func(path string, v reflect.Value, changed func() state.Spec) {
+		old := reflect.New(v.Type()).Elem()
+		old.Set(v)
+		switch v.Kind() {
+		case reflect.Struct:
+			for i := range v.NumField() {
+				walk(path+"."+v.Type().Field(i).Name, v.Field(i), changed)
+			}
+			return
+		case reflect.Slice:
+			if v.Len() > 0 {
+				walk(path+"[0]", v.Index(0), changed)
+			}
+			v.Set(reflect.MakeSlice(v.Type(), v.Len()+1, v.Len()+1))
+		case reflect.Pointer:
+			v.Set(reflect.New(v.Type().Elem()))
+		case reflect.Map:
+			v.Set(reflect.ValueOf(map[string]string{"tier": "back"}))
+		case reflect.String:
+			v.SetString(v.String() + "x")
+		case reflect.Bool:
+			v.SetBool(!v.Bool())
+		case reflect.Uint32, reflect.Uint64:
+			v.SetUint(v.Uint() + 1)
+		default:
+			v.SetInt(v.Int() + 1)
+		}
+		if len(was.Changes(changed())) == 0 {
+			t.Errorf("a change of %s is not told", path)
+		}
+		v.Set(old)
+	}
+	next := full()
+	next.Mounts[0].Options, next.Capabilities.Add = []string{"noexec"}, []string{"CAP_CHOWN"}
+	if got := was.Changes(next); len(got) > 0 {
+		t.Errorf("two equal specs differ: %v", got)
+	}
+	walk("Spec", reflect.ValueOf(&next).Elem(), func() state.Spec { return next })
+}
+
 func TestAChangeOfVariablesNamesThemAndTellsNoValue(t *testing.T) {
 	was, is := full(), full()
 	was.Env, is.Env = []string{"A=1", "PASSWORD=canary-old", "GONE=canary-gone"}, []string{"A=1", "PASSWORD=canary-new", "CAME=canary-came"}

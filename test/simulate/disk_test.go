@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"maps"
+	"reflect"
 	"slices"
 	"sync"
 	"time"
@@ -253,8 +254,18 @@ func (s store) write(change func()) error {
 	return nil
 }
 
+// holds reports whether an accepted state is what is saved already.
+func (s store) holds(a state.Accepted) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.saved != nil && reflect.DeepEqual(a, s.accepted)
+}
+
 // Save implements controllers.Store.
 func (s store) Save(a state.Accepted) error {
+	if s.holds(a) {
+		return s.write(func() {})
+	}
 	data, err := json.Marshal(a)
 	if err != nil {
 		return err
