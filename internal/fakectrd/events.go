@@ -26,6 +26,8 @@ type EventFault struct {
 	Twice bool
 	// Delay delivers it later; events behind it overtake it.
 	Delay time.Duration
+	// Swap delivers it after the next one, whenever that comes.
+	Swap bool
 }
 
 // HookEvents has every event ask f what goes wrong with it; nil ends that. It is called with the daemon locked: f
@@ -47,7 +49,9 @@ type subscriber struct {
 	out   chan *events.Envelope
 	errs  chan error
 	queue []queued
-	wake  chan struct{} // a slot of one: the queue has changed
+	// behind waits for the next event to overtake it.
+	behind []queued
+	wake   chan struct{} // a slot of one: the queue has changed
 	ended chan struct{} // closed when the daemon has gone away
 	// failed guards the one error: the daemon's end and the context's may come together.
 	failed sync.Once
@@ -163,11 +167,18 @@ func (d *Daemon) leave(s *subscriber) {
 // disconnect ends every stream; what was not delivered is lost.
 func (d *Daemon) disconnect() {
 	for _, s := range d.subscribers {
-		s.queue = nil
+		s.queue, s.behind = nil, nil
 		s.fail(errUnavailable)
 		close(s.ended)
 	}
 	d.subscribers = nil
+}
+
+// BreakStreams ends every event stream, as a proxy or a slow reader does; the daemon goes on.
+func (d *Daemon) BreakStreams() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.disconnect()
 }
 
 // publish tells an event to every subscriber. Nobody hears what happens while the daemon is down.
@@ -189,10 +200,16 @@ func (d *Daemon) publish(ns, topic string, payload any) {
 		if f.Delay > 0 {
 			q.due = time.Now().Add(f.Delay)
 		}
+		if f.Swap && len(s.behind) == 0 {
+			s.behind = append(s.behind, q)
+			continue
+		}
 		s.queue = append(s.queue, q)
 		if f.Twice {
 			s.queue = append(s.queue, q)
 		}
+		s.queue = append(s.queue, s.behind...)
+		s.behind = nil
 		select {
 		case s.wake <- struct{}{}:
 		default:

@@ -42,7 +42,7 @@ type Process struct {
 	TermAfter time.Duration
 	// IgnoreTerm has it ignore every signal but SIGKILL.
 	IgnoreTerm bool
-	// Unkillable has it survive even SIGKILL, as a process in uninterruptible sleep does.
+	// Unkillable has it survive even SIGKILL, as a process in uninterruptible sleep does, until Daemon.Rouse.
 	Unkillable bool
 	// FailStart has the start fail, as with a command that does not exist.
 	FailStart bool
@@ -308,6 +308,7 @@ func (d *Daemon) signal(k key, t *task, s syscall.Signal) {
 		t.pending = append(t.pending, s)
 	case s == 0, s == syscall.SIGCHLD, s == syscall.SIGCONT, s == syscall.SIGWINCH, s == syscall.SIGURG:
 	case p.Unkillable:
+		t.pending = append(t.pending, s)
 	case s == syscall.SIGKILL:
 		d.exited(k, t, 128+uint32(syscall.SIGKILL))
 	case p.IgnoreTerm:

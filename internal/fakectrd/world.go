@@ -48,6 +48,21 @@ func (d *Daemon) Exit(ns, id string, code uint32) error {
 	return nil
 }
 
+// Rouse has the process of a task react to signals again that ignored even SIGKILL; those it got meanwhile end it.
+func (d *Daemon) Rouse(ns, id string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	t, err := d.live(key{ns, id})
+	if err != nil {
+		return err
+	}
+	if t.process.Unkillable {
+		t.process.Unkillable = false
+		d.deliver(key{ns, id}, t)
+	}
+	return nil
+}
+
 // OOM has the kernel kill the process of a task for its memory.
 func (d *Daemon) OOM(ns, id string) error {
 	d.mu.Lock()
