@@ -50,6 +50,15 @@ simulate: ## play N=100000 random histories of faults on the whole controller, i
 	CGO_ENABLED=$(if $(RACE),1,0) go test $(if $(RACE),-race) -count=1 -v -timeout 3h -run '^TestSimulate$$' ./test/simulate \
 		-args -histories $(or $(N),$(if $(RACE),20000,100000)) -seed $(or $(SEED),1)
 
+.PHONY: chaos soak
+chaos: deps-test tools ## MINUTES=10 of random faults on five realms, then a look at everything (SEED, CONTAINERD_VERSION)
+	$(if $(filter 1.7%,$(CONTAINERD_VERSION)),$(MAKE) tools-1.7)
+	go test -c -o bin/chaos.test ./test/e2e
+	cd test/e2e && ../../bin/chaos.test -test.timeout $$(( $(or $(MINUTES),10) + 30 ))m \
+		-ginkgo.no-color -ginkgo.label-filter=chaos -chaos.minutes $(or $(MINUTES),10) -chaos.seed $(or $(SEED),0)
+soak: ## the same for MINUTES=120
+	$(MAKE) chaos MINUTES=$(or $(MINUTES),120)
+
 .PHONY: bench
 bench: deps tools build ## measure speed and size against the floor, as a table
 	go run ./test/bench

@@ -1,0 +1,457 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+)
+
+// faults are the kinds, and how often each is drawn. A strike returns what it hit, or errMissed when there was nothing
+// to hit just now.
+var faults = []struct {
+	kind   string
+	weight int
+	strike func(*chaos, string) (string, error)
+}{
+	{"kill -9 of us", 8, (*chaos).killUs},
+	{"kill -9 of us, back after 5 s", 3, (*chaos).killUs},
+	{"kill -9 of logd", 2, (*chaos).killLogd},
+	{"kill -9 of containerd", 6, (*chaos).killContainerd},
+	{"kill -9 of a shim", 9, (*chaos).killShim},
+	{"SIGSTOP of a shim, 1-30 s", 7, (*chaos).stopShim},
+	{"ctr task kill", 8, onTask("tasks", "kill", "-s", "KILL")},
+	{"ctr task rm -f", 6, onTask("tasks", "rm", "-f")},
+	{"ctr task pause", 4, (*chaos).pause},
+	{"ctr container rm", 6, (*chaos).removeContainer},
+	{"ctr snapshot rm", 5, (*chaos).removeSnapshot},
+	{"ctr label edit", 5, (*chaos).editLabels},
+	{"manifest: env", 8, (*chaos).editEnv},
+	{"manifest: container added or removed", 6, (*chaos).addOrRemove},
+	{"manifest: file renamed", 4, (*chaos).rename},
+	{"manifest: comment", 3, (*chaos).comment},
+	{"manifest: truncated, mended later", 4, (*chaos).damage},
+	{"manifest: invalid, mended later", 4, (*chaos).damage},
+	{"disk full, 10 s: state", 2, (*chaos).fillDisk},
+	{"disk full, 10 s: containerd", 2, (*chaos).fillDisk},
+	{"disk full, 10 s: logs", 1, (*chaos).fillDisk},
+}
+
+// errMissed means that a fault found nothing to hit, or that what it hit was gone before.
+var errMissed = errors.New("missed")
+
+// full is for how long a disk is.
+const full = 10 * time.Second
+
+// storm makes faults, one every 1-3 s, and keeps the appointments of those that last.
+func (c *chaos) storm(length time.Duration) {
+	GinkgoHelper()
+	c.began = time.Now()
+	end, lasting := c.began.Add(length), c.began.Add(time.Duration(float64(length)*(1-lastingShare)))
+	next, judged, told := c.began, c.began, c.began
+	for now := c.began; now.Before(end); now = time.Now() {
+		c.keepAppointments(now)
+		c.supervise()
+		if !now.Before(next) {
+			next = now.Add(time.Second + time.Duration(c.dice.Int64N(int64(1200*time.Millisecond))))
+			c.strike(now.Before(lasting))
+		}
+		if now.Sub(judged) >= judgeInterval {
+			judged = now
+			c.judge()
+		}
+		if now.Sub(told) >= 10*time.Second {
+			told = now
+			c.tell()
+		}
+		c.wait(50 * time.Millisecond)
+	}
+}
+
+// strike makes the fault that the dice say, or another when that one misses.
+func (c *chaos) strike(mayKillUs bool) {
+	GinkgoHelper()
+	total := 0
+	for _, f := range faults {
+		total += f.weight
+	}
+	for range 5 {
+		n, i := c.dice.IntN(total), 0
+		for ; n >= faults[i].weight; i++ {
+			n -= faults[i].weight
+		}
+		f := faults[i]
+		if strings.HasPrefix(f.kind, "kill -9 of us") && !mayKillUs {
+			continue
+		}
+		began := time.Now()
+		target, err := f.strike(c, f.kind)
+		if err == nil {
+			c.log = append(c.log, chaosFault{began, f.kind, target})
+			return
+		}
+		c.missed++
+		if !errors.Is(err, errMissed) {
+			c.log = append(c.log, chaosFault{began, "missed: " + f.kind, target + ": " + err.Error()})
+		}
+	}
+}
+
+// keepAppointments does what is due.
+func (c *chaos) keepAppointments(now time.Time) {
+	due := slices.Collect(func(yield func(appointment) bool) {
+		for _, a := range c.later {
+			if !a.at.After(now) && !yield(a) {
+				return
+			}
+		}
+	})
+	c.later = slices.DeleteFunc(c.later, func(a appointment) bool { return !a.at.After(now) })
+	for _, a := range due {
+		a.do()
+	}
+}
+
+// calmDown ends every fault.
+func (c *chaos) calmDown() {
+	fmt.Printf("chaos: %s the faults end\n", c.clock())
+	for len(c.later) > 0 {
+		c.keepAppointments(time.Now().Add(time.Hour))
+	}
+	c.supervise()
+}
+
+// supervise starts us again when nobody meant us to end.
+func (c *chaos) supervise() {
+	GinkgoHelper()
+	if c.alive() || c.away {
+		return
+	}
+	c.violate("we have ended by ourselves: %v", c.process.ProcessState)
+	c.launch(chaosFlags...)
+}
+
+// away is for how long a supervisor takes at worst.
+const away = 5 * time.Second
+
+func (c *chaos) killUs(kind string) (string, error) {
+	GinkgoHelper()
+	if c.away {
+		return "", errMissed
+	}
+	pid := strconv.Itoa(c.process.Process.Pid)
+	c.disturb()
+	c.kill()
+	if strings.Contains(kind, "5 s") {
+		c.away = true
+		c.last(away, func() {
+			c.away = false
+			c.launch(chaosFlags...)
+		})
+		return pid, nil
+	}
+	c.launch(chaosFlags...)
+	c.disturb()
+	return pid, nil
+}
+
+// killLogd leaves the output to us for as long as a supervisor takes at worst.
+func (c *chaos) killLogd(string) (string, error) {
+	GinkgoHelper()
+	pids := c.logd()
+	if len(pids) != 1 {
+		return "", errMissed
+	}
+	c.later = append(c.later, appointment{time.Now().Add(away), func() {
+		if len(c.logd()) == 0 { // we start one as well when we are started
+			command(binary, append([]string{"logd", "--detach"}, c.flags()...)...)
+		}
+	}})
+	return strconv.Itoa(pids[0]), syscall.Kill(pids[0], syscall.SIGKILL)
+}
+
+// killContainerd kills and restarts it. At its start containerd gives up shims that do not answer, with what they run.
+func (c *chaos) killContainerd(string) (string, error) {
+	GinkgoHelper()
+	if _, err := os.Stat(c.disks["containerd"].filler()); err == nil {
+		return "", errMissed // whether it can start on a full disk is its own affair
+	}
+	pid := strconv.Itoa(daemon.Pid())
+	c.last(0, func() {})
+	for _, d := range c.containers(func(d *chaosContainer) bool { return d.hung }) {
+		c.excuse("kill -9 of containerd, shim stopped", d, 0)
+	}
+	err := daemon.Kill(syscall.SIGKILL)
+	for range 3 {
+		if err = errors.Join(err, daemon.Restart(context.Background())); err == nil {
+			break
+		}
+	}
+	Expect(err).NotTo(HaveOccurred())
+	return pid, nil
+}
+
+// victim is a container that runs under a shim that answers; nil when there is none.
+func (c *chaos) victim() *chaosContainer {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	run := c.containers(func(d *chaosContainer) bool { return !d.calm && !d.hung && d.pid != 0 })
+	if len(run) == 0 {
+		return nil
+	}
+	return run[c.dice.IntN(len(run))]
+}
+
+// hit does something to a container that ends its process.
+func (c *chaos) hit(kind string, do func(*chaosContainer) error) (string, error) {
+	d := c.victim()
+	if d == nil {
+		return "", errMissed
+	}
+	c.disturb(d.realm)
+	defer c.disturb(d.realm)
+	c.excuse(kind, d, d.pid)
+	return c.mark(d), do(d)
+}
+
+// shimOf is the shim above a container's process.
+func shimOf(pid int) (*os.Process, error) {
+	parent, err := parentPid(pid)
+	if err != nil {
+		return nil, err
+	}
+	name, err := os.ReadFile(proc(parent, "cmdline"))
+	if err != nil || !strings.Contains(string(name), "containerd-shim") {
+		return nil, errMissed
+	}
+	return os.FindProcess(parent) // by descriptor, so that no other process is meant later on
+}
+
+func (c *chaos) killShim(kind string) (string, error) {
+	return c.hit(kind, func(d *chaosContainer) error {
+		shim, err := shimOf(d.pid)
+		if err != nil {
+			return err
+		}
+		return shim.Kill()
+	})
+}
+
+func (c *chaos) stopShim(string) (string, error) {
+	d := c.victim()
+	if d == nil || len(c.containers(func(d *chaosContainer) bool { return d.hung })) > 2 {
+		return "", errMissed
+	}
+	shim, err := shimOf(d.pid)
+	if err != nil {
+		return "", err
+	}
+	length := time.Duration(1+c.dice.IntN(30)) * time.Second
+	if err := shim.Signal(syscall.SIGSTOP); err != nil {
+		return "", err
+	}
+	c.setHung(d, true)
+	c.last(length, func() {
+		_ = shim.Signal(syscall.SIGCONT) // or it was ended meanwhile
+		c.setHung(d, false)
+	}, d.realm)
+	return fmt.Sprintf("%s %v (shim %d)", c.mark(d), length, shim.Pid), nil
+}
+
+func (c *chaos) setHung(d *chaosContainer, hung bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	d.hung = hung
+}
+
+// onTask is a strike with a command of ctr that ends in the container's id.
+func onTask(args ...string) func(*chaos, string) (string, error) {
+	return func(c *chaos, kind string) (string, error) {
+		return c.hit(kind, func(d *chaosContainer) error {
+			_, err := tryCtr(c.namespace(d.realm.name), append(slices.Clone(args), d.id)...)
+			return err
+		})
+	}
+}
+
+// pause is no excuse for another process.
+func (c *chaos) pause(string) (string, error) {
+	d := c.victim()
+	if d == nil {
+		return "", errMissed
+	}
+	c.disturb(d.realm)
+	defer c.disturb(d.realm)
+	_, err := tryCtr(c.namespace(d.realm.name), "tasks", "pause", d.id)
+	return c.mark(d), err
+}
+
+// removeContainer is quicker than us at the latest at its tenth try: between the two commands the task may be back.
+func (c *chaos) removeContainer(kind string) (string, error) {
+	return c.hit(kind, func(d *chaosContainer) (err error) {
+		for range 10 {
+			_, _ = tryCtr(c.namespace(d.realm.name), "tasks", "rm", "-f", d.id) // or there is none just now
+			if _, err = tryCtr(c.namespace(d.realm.name), "containers", "rm", d.id); err == nil {
+				return nil
+			}
+		}
+		return err
+	})
+}
+
+func (c *chaos) removeSnapshot(kind string) (string, error) {
+	return c.hit(kind, func(d *chaosContainer) error {
+		ns := c.namespace(d.realm.name)
+		text, err := tryCtr(ns, "containers", "info", d.id)
+		if err != nil {
+			return err
+		}
+		var i info
+		if err := json.Unmarshal([]byte(text), &i); err != nil {
+			return err
+		}
+		_, err = tryCtr(ns, "snapshots", "rm", i.SnapshotKey)
+		return err
+	})
+}
+
+// editLabels is no excuse for another process.
+func (c *chaos) editLabels(string) (string, error) {
+	d := c.victim()
+	if d == nil {
+		return "", errMissed
+	}
+	label := []string{
+		"reconciler.kukeon.io/realm=other", "reconciler.kukeon.io/source=nowhere.yaml", "reconciler.kukeon.io/container=x",
+		"reconciler.kukeon.io/revision=", "team=somebody",
+	}[c.dice.IntN(5)]
+	c.disturb(d.realm)
+	defer c.disturb(d.realm)
+	_, err := tryCtr(c.namespace(d.realm.name), "containers", "label", d.id, label)
+	return c.mark(d) + " " + label, err
+}
+
+// realm is one whose file may be changed; nil when there is none.
+func (c *chaos) editable() *chaosRealm {
+	whole := slices.DeleteFunc(slices.Clone(c.realms), func(r *chaosRealm) bool { return r.broken })
+	if len(whole) == 0 {
+		return nil
+	}
+	return whole[c.dice.IntN(len(whole))]
+}
+
+func (c *chaos) editEnv(kind string) (string, error) {
+	GinkgoHelper()
+	r := c.editable()
+	if r == nil {
+		return "", errMissed
+	}
+	mine := slices.DeleteFunc(slices.Clone(r.containers), func(d *chaosContainer) bool { return d.calm })
+	d := mine[c.dice.IntN(len(mine))]
+	c.disturb(r)
+	c.excuse(kind, d, 0)
+	c.mu.Lock()
+	d.rev++
+	c.mu.Unlock()
+	c.put(r)
+	return fmt.Sprintf("%s rev %d", c.mark(d), d.rev), nil
+}
+
+// addOrRemove lets one container come and go.
+func (c *chaos) addOrRemove(kind string) (string, error) {
+	GinkgoHelper()
+	r := c.editable()
+	if r == nil {
+		return "", errMissed
+	}
+	c.disturb(r)
+	const id = "extra"
+	at := slices.IndexFunc(r.containers, func(d *chaosContainer) bool { return d.id == id })
+	if at >= 0 {
+		c.mu.Lock()
+		r.containers = slices.Delete(slices.Clone(r.containers), at, at+1)
+		c.mu.Unlock()
+		c.put(r)
+		return "without " + r.name + "/" + id, nil
+	}
+	d := &chaosContainer{realm: r, id: id, image: "sleeps", fields: []string{"restartBackoffSeconds: 0"}, rev: r.version}
+	c.excuse(kind, d, 0)
+	c.mu.Lock()
+	r.containers = append(slices.Clone(r.containers), d)
+	c.mu.Unlock()
+	c.put(r)
+	return "with " + c.mark(d), nil
+}
+
+func (c *chaos) rename(string) (string, error) {
+	GinkgoHelper()
+	r := c.editable()
+	if r == nil {
+		return "", errMissed
+	}
+	c.disturb(r)
+	r.version++
+	was := r.file
+	r.file = fmt.Sprintf("%s-%d.yaml", r.name, r.version)
+	return was + " -> " + r.file, os.Rename(filepath.Join(c.manifests, was), filepath.Join(c.manifests, r.file))
+}
+
+func (c *chaos) comment(string) (string, error) {
+	GinkgoHelper()
+	r := c.editable()
+	if r == nil {
+		return "", errMissed
+	}
+	c.put(r)
+	return r.file, nil
+}
+
+// damage cuts a file off, or spoils it, in place. A file that is cut off between two containers is a valid one with
+// fewer of them, and not meant here.
+func (c *chaos) damage(kind string) (string, error) {
+	GinkgoHelper()
+	r := c.editable()
+	if r == nil {
+		return "", errMissed
+	}
+	text := c.manifest(r)
+	what := "not YAML"
+	if strings.Contains(kind, "truncated") {
+		lines := strings.SplitAfter(text, "\n")
+		n := len(lines) - 2 - c.dice.IntN(len(r.containers)) // a container's line
+		cut := []int{0, strings.Index(text, "containers:") + len("containers:"), len(strings.Join(lines[:n], "")) + 12}
+		at := cut[c.dice.IntN(len(cut))]
+		text, what = text[:at], fmt.Sprintf("cut at %d", at)
+	} else {
+		text += "\t: ]}[\n"
+	}
+	c.disturb(r)
+	r.broken = true
+	length := 2*time.Second + time.Duration(c.dice.Int64N(int64(10*time.Second)))
+	c.last(length, func() {
+		r.broken = false
+		c.put(r)
+	}, r)
+	return r.file + " " + what, os.WriteFile(filepath.Join(c.manifests, r.file), []byte(text), 0o644)
+}
+
+func (c *chaos) fillDisk(kind string) (string, error) {
+	GinkgoHelper()
+	name := kind[strings.LastIndexByte(kind, ' ')+1:]
+	d := c.disks[name]
+	if _, err := os.Stat(d.filler()); err == nil {
+		return "", errMissed
+	}
+	c.last(full, func() { Expect(d.empty()).To(Succeed()) })
+	return d.path, d.fill()
+}
