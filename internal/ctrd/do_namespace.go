@@ -3,10 +3,15 @@ package ctrd
 import (
 	"cmp"
 	"context"
+	"errors"
+	"io/fs"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 
 	"kukeon.io/kukeon-reconciler/internal/outcome"
 	"kukeon.io/kukeon-reconciler/internal/plan"
@@ -78,18 +83,26 @@ func (h *Host) deleteNamespace(ctx context.Context, op plan.DeleteNamespace) err
 			return err
 		}
 	}
+	h.removeEmptied(op.Namespace)
 	err = absent(change(ctx, "deleting namespace "+string(op.Namespace), func(ctx context.Context) error {
 		return h.svc.DeleteNamespace(ctx, string(op.Namespace))
 	}))
 	if errdefs.IsFailedPrecondition(err) {
 		return &outcome.Waiting{For: "namespace " + string(op.Namespace) + " to become empty"}
 	}
-	if err == nil {
-		if left := h.cfg.Machine.Forget(op.Namespace); left != nil { // empty directories: nothing that has to be tried again
-			h.cfg.Log.V(1).Info("directories of a removed namespace stay behind", "namespace", op.Namespace, "error", left.Error())
-		}
-	}
 	return err
+}
+
+// removeEmptied removes the directories on the host that a namespace's last container has left empty. It comes before
+// the last write, since nobody would look for them after it; and a failure is no reason to keep the namespace.
+func (h *Host) removeEmptied(ns state.Namespace) {
+	err := os.Remove(filepath.Join(h.cfg.FilesDir, string(ns)))
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTEMPTY) {
+		err = nil
+	}
+	if err = errors.Join(err, h.cfg.Machine.Forget(ns)); err != nil {
+		h.cfg.Log.V(1).Info("directories of a removed namespace stay behind", "namespace", ns, "error", err.Error())
+	}
 }
 
 // releaseNamespace strips our keys, the owner last.
@@ -98,6 +111,7 @@ func (h *Host) releaseNamespace(ctx context.Context, op plan.ReleaseNamespace) e
 	if err != nil {
 		return absent(err)
 	}
+	h.removeEmptied(op.Namespace)
 	for _, k := range ownerLast(op.Drop) {
 		if have[k] == "" {
 			continue

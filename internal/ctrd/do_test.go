@@ -7,7 +7,9 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -137,6 +139,9 @@ func live(t *testing.T, d *fakectrd.Daemon, dir string, crash bool) (dumps []str
 		sweep(t, host)
 		synctest.Wait()
 		dumps = append(dumps, timeless.ReplaceAllString(d.Dump(string(ns)), "@T@"))
+	}
+	if _, err := os.Stat(filepath.Join(dir, string(ns))); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the directory of the namespace's files outlives it: %v", err)
 	}
 	return dumps
 }
