@@ -59,7 +59,7 @@ func Decode(path string, data []byte) (file File) {
 	file.documents(r, data)
 	if len(file.Documents) == 0 && len(r.problems) == 0 {
 		file.Opaque = true
-		r.add(Position{File: path}, "the file holds no document; write a manifest, or remove the file")
+		r.add(Position{File: path, Line: 1}, "the file holds no document; write a manifest, or remove the file")
 	}
 	return file
 }
@@ -125,17 +125,14 @@ func jsonRune(data []byte) rune {
 
 // unreadable tells, before a tree is built, why building it is impossible or too costly; "" means it is neither.
 func unreadable(path string, data []byte) (Position, string) {
-	here := Position{File: path}
+	here := Position{File: path, Line: 1}
 	if len(data) > MaxFileBytes {
 		return here, fmt.Sprintf("the file has %d bytes; at most %d are read", len(data), MaxFileBytes)
 	}
 	for rest := data; len(rest) > 0; {
 		r, size := utf8.DecodeRune(rest)
 		if r == utf8.RuneError && size == 1 {
-			before := data[:len(data)-len(rest)]
-			here.Line = 1 + bytes.Count(before, []byte("\n"))
-			here.Column = 1 + utf8.RuneCount(before[1+bytes.LastIndexByte(before, '\n'):])
-			return here, "the text is not UTF-8; save the file as UTF-8"
+			return placeOf(path, data, len(data)-len(rest)), "the text is not UTF-8; save the file as UTF-8"
 		}
 		rest = rest[size:]
 	}
@@ -154,6 +151,20 @@ func unreadable(path string, data []byte) (Position, string) {
 		return here, fmt.Sprintf("the file is too intricate: more than %d lines and separators; split it", maxMarks)
 	}
 	return here, ""
+}
+
+// placeOf returns the position of an offset.
+func placeOf(path string, data []byte, offset int) Position {
+	before := data[:offset]
+	return Position{
+		File: path, Line: 1 + bytes.Count(before, []byte("\n")),
+		Column: 1 + utf8.RuneCount(before[1+bytes.LastIndexByte(before, '\n'):]),
+	}
+}
+
+// isForbidden reports whether YAML allows a character nowhere, not even between quotes.
+func isForbidden(r rune) bool {
+	return r < ' ' && r != '\t' && r != '\n' && r != '\r' || r >= 0x7f && r < 0xa0 && r != 0x85 || r == 0xfffe || r == 0xffff
 }
 
 // documents splits the file by YAML's own rules and decodes each document.
@@ -182,16 +193,30 @@ func (f *File) documents(r *report, data []byte) {
 	}
 }
 
-var yamlLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
+var (
+	yamlLine      = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
+	unknownAnchor = regexp.MustCompile(`^unknown anchor '(.*)' referenced$`)
+)
 
 // syntaxError tells where the YAML reader stopped. The reader has no error type that carries the line, so it is
-// taken from the text; it can be one line off.
+// taken from the text; it can be one line off. It names no line when that is the first, and for unknown anchors and
+// characters that are not allowed.
 func syntaxError(path string, data []byte, err error) (Position, string) {
 	at, text := Position{File: path}, err.Error()
 	if found := yamlLine.FindStringSubmatch(text); found != nil {
 		text = strings.TrimPrefix(text, found[0])
 		if line, err := strconv.Atoi(found[1]); err == nil {
 			at.Line = line
+		}
+	}
+	if at.Line == 0 {
+		if offset := bytes.IndexFunc(data, isForbidden); offset >= 0 {
+			bad, _ := utf8.DecodeRune(data[offset:])
+			return placeOf(path, data, offset), fmt.Sprintf("%U is a control character; remove it, or write it as an escape between double quotes", bad)
+		}
+		at.Line = 1
+		if found := unknownAnchor.FindStringSubmatch(text); found != nil {
+			return placeOf(path, data, max(0, bytes.Index(data, []byte("*"+found[1])))), text + "; write &" + clip(found[1]) + " before what is meant"
 		}
 	}
 	advice := "; look for a quote, bracket or indentation that does not match, or a file cut off in the middle"

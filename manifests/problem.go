@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // Position is a place in a manifest file. Line and Column count from 1; 0 means "not known", as for a
@@ -15,15 +17,37 @@ type Position struct {
 	Column int    `json:"column,omitempty"`
 }
 
-// String prints file, file:line or file:line:column, whichever is known.
+// String prints file, file:line or file:line:column, whichever is known, in printable characters.
 func (p Position) String() string {
+	file := printable(p.File)
 	switch {
 	case p.Line == 0:
-		return p.File
+		return file
 	case p.Column == 0:
-		return fmt.Sprintf("%s:%d", p.File, p.Line)
+		return fmt.Sprintf("%s:%d", file, p.Line)
 	}
-	return fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Column)
+	return fmt.Sprintf("%s:%d:%d", file, p.Line, p.Column)
+}
+
+// printable escapes what a terminal would carry out, or a person could not see: control characters, marks that change
+// the direction of text, blanks that are none, and bytes that are not UTF-8. Whoever writes a manifest, or names its
+// file, must not write on the screen of whoever looks at it.
+func printable(s string) string {
+	if !strings.ContainsFunc(s, func(r rune) bool { return r == utf8.RuneError || !strconv.IsPrint(r) }) {
+		return s
+	}
+	var b strings.Builder
+	for len(s) > 0 {
+		r, size := utf8.DecodeRuneInString(s)
+		if r != utf8.RuneError && strconv.IsPrint(r) {
+			b.WriteString(s[:size])
+		} else {
+			quoted := strconv.QuoteToASCII(s[:size])
+			b.WriteString(quoted[1 : len(quoted)-1])
+		}
+		s = s[size:]
+	}
+	return b.String()
 }
 
 // Severity tells whether a problem keeps a manifest from being accepted.
@@ -46,16 +70,26 @@ type Problem struct {
 	Severity Severity `json:"severity"`
 }
 
-// String prints file:line:column: field: message, leaving out what is not known. Warnings say so.
+// String prints file:line:column: field: message, leaving out what is not known, in printable characters and on one
+// line. Warnings say so.
 func (p Problem) String() string {
 	parts := []string{p.Position.String()}
 	if p.Severity == Warning {
 		parts = append(parts, "warning")
 	}
 	if p.Field != "" {
-		parts = append(parts, p.Field)
+		parts = append(parts, clipField(p.Field))
 	}
-	return strings.Join(append(parts, p.Message), ": ")
+	return printable(strings.Join(append(parts, p.Message), ": "))
+}
+
+// clipField shortens a field's path, whose keys may be of any length.
+func clipField(field string) string {
+	const most = 300
+	if runes := []rune(field[:min(len(field), 4*most)]); len(runes) > most {
+		return string(runes[:most]) + "..."
+	}
+	return field
 }
 
 // HasErrors reports whether any of the problems is an Error.

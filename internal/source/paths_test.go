@@ -104,5 +104,5 @@ func TestReadPathsWaitsForAWriter(t *testing.T) {
 func TestStandardInputIsLimited(t *testing.T) {
 	scan, err := ReadPaths([]string{"-"}, strings.NewReader(strings.Repeat("#", maxFileBytes+1)))
 	must(t, err)
-	expect(t, scan, "problem -: more than 1048576 bytes\nincomplete")
+	expect(t, scan, "problem -:1: more than 1048576 bytes\nincomplete")
 }

@@ -155,7 +155,7 @@ func (r *Reader) loadAll(ctx context.Context, top *os.Root, a arrangement, o own
 		case errors.Is(err, errUnsettled):
 			waiting[c.path] = r.postpone(c.path, scan)
 		default:
-			scan.Problems = append(scan.Problems, problemAt(c.path, describe(err)))
+			scan.Problems = append(scan.Problems, unread(c.path, err))
 		}
 		versions = append(versions, at)
 	}
@@ -366,7 +366,9 @@ func readStdin(stdin io.Reader) (manifests.Scan, error) {
 	case err != nil:
 		return manifests.Scan{}, fmt.Errorf("read standard input: %w", err)
 	case len(data) > maxFileBytes:
-		scan.Problems = []manifests.Problem{problemAt("-", fmt.Sprintf("more than %d bytes", maxFileBytes))}
+		p := problemAt("-", fmt.Sprintf("more than %d bytes", maxFileBytes))
+		p.Line = 1
+		scan.Problems = []manifests.Problem{p}
 	default:
 		scan.Files = []manifests.File{manifests.Decode("-", data)}
 	}
