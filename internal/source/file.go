@@ -7,8 +7,11 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
@@ -26,6 +29,13 @@ var errNoLease = errors.New("no leases here")
 type refusal string
 
 func (r refusal) Error() string { return string(r) }
+
+// tooLarge is the size of a file that is not read for it.
+type tooLarge int64
+
+func (s tooLarge) Error() string {
+	return fmt.Sprintf("%d bytes; a manifest has at most %d", int64(s), maxFileBytes)
+}
 
 // owners says who may write manifests. The zero value lets everybody.
 type owners struct {
@@ -63,7 +73,7 @@ func (o owners) admit(s stat) error {
 	case o.refuse(s) != "":
 		return refusal("refused: " + o.refuse(s))
 	case s.size > maxFileBytes:
-		return refusal(fmt.Sprintf("%d bytes; a manifest has at most %d", s.size, maxFileBytes))
+		return tooLarge(s.size)
 	}
 	return nil
 }
@@ -95,6 +105,10 @@ type cached struct {
 func (r *Reader) load(top *os.Root, c candidate, o owners) (cached, error) {
 	if c.refused != "" {
 		return cached{}, refusal("refused: " + c.refused)
+	}
+	if strings.ContainsFunc(c.path, func(r rune) bool { return r == utf8.RuneError || !strconv.IsPrint(r) }) {
+		// It could not be stored, nor written into a label, nor shown without harm.
+		return cached{}, refusal("refused: its path holds more than printable UTF-8; rename it")
 	}
 	if err := o.admit(c.stat); err != nil {
 		return cached{}, err
@@ -224,12 +238,17 @@ func control(f *os.File, do func(fd uintptr) error) error {
 	return failed
 }
 
-// describe tells a person why a file was not read.
-func describe(err error) string {
-	if r := refusal(""); errors.As(err, &r) {
-		return err.Error()
+// unread tells a person why a file was not read. What is wrong with its content is told at its first line.
+func unread(file string, err error) manifests.Problem {
+	if size := tooLarge(0); errors.As(err, &size) {
+		p := problemAt(file, err.Error())
+		p.Line = 1
+		return p
 	}
-	return "cannot be read: " + reason(err)
+	if r := refusal(""); errors.As(err, &r) {
+		return problemAt(file, err.Error())
+	}
+	return problemAt(file, "cannot be read: "+reason(err))
 }
 
 // reason is an error's text without the path, which the Problem has already.
