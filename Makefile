@@ -59,6 +59,10 @@ chaos: deps-test tools ## MINUTES=10 of random faults on five realms, then a loo
 soak: ## the same for MINUTES=120
 	$(MAKE) chaos MINUTES=$(or $(MINUTES),120)
 
+.PHONY: seeded
+seeded: deps-test tools ## put small bugs into a copy of the product, one by one, and name the test that catches each (RUN=lease: some)
+	go run ./test/seeded -run '$(RUN)'
+
 .PHONY: bench
 bench: deps tools build ## measure speed and size against the floor, as a table
 	go run ./test/bench
