@@ -88,7 +88,7 @@ func (h *Host) image(ctx context.Context, ns state.Namespace, ref string) (image
 	})
 }
 
-// pull fetches and unpacks an image. What was fetched by a pull that failed stays under its lease, and the next one
+// pull fetches and unpacks an image; content that is missing of one that is there is fetched again. What was fetched by a pull that failed stays under its lease, and the next one
 // goes on from there.
 func (h *Host) pull(ctx context.Context, at target, op plan.Pull) error {
 	_, err := h.image(ctx, at.ns, op.Ref)
@@ -104,7 +104,8 @@ func (h *Host) pull(ctx context.Context, at target, op plan.Pull) error {
 	if err != nil {
 		return err
 	}
-	if !present || op.Refresh {
+	asks := !present || op.Refresh
+	if asks {
 		err = h.fetch(leased, at, op.Ref, owner)
 		if err != nil && present && ctx.Err() == nil && !outcome.IsUnavailable(err) {
 			h.cfg.Log.V(1).Info("tag could not be looked up; the local image serves", "image", op.Ref, "error", err.Error())
@@ -116,6 +117,11 @@ func (h *Host) pull(ctx context.Context, at target, op plan.Pull) error {
 	}
 	if err == nil {
 		err = h.unpackUnderLease(leased, at.ns, op.Ref)
+	}
+	if errdefs.IsNotFound(err) && !asks { // the record is there, and content that it leads to is gone
+		if err = h.fetch(leased, at, op.Ref, owner); err == nil {
+			err = h.unpackUnderLease(leased, at.ns, op.Ref)
+		}
 	}
 	h.ended(at.ns, release(err != nil))
 	return err

@@ -464,6 +464,28 @@ func TestARefreshThatFailsKeepsTheLocalImage(t *testing.T) {
 	})
 }
 
+func TestContentThatIsMissingOfAnImageIsFetchedAgain(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		r := newRig(t, fakectrd.Options{})
+		r.settle()
+		r.Registry.Put(ref, fakectrd.Image{Layers: []string{"newer"}})
+		r.do(plan.Pull{Ref: ref, Refresh: true})
+		must(t, r.LoseContent(string(ns), ref))
+		r.Registry.SetUnreachable(true)
+		if err := r.host.Do(t.Context(), ns, realm, plan.Pull{Ref: ref}); err == nil || errdefs.IsNotFound(err) {
+			t.Errorf("the registry is away, and the pull says: %v", err)
+		}
+		r.Registry.SetUnreachable(false)
+		r.do(plan.Pull{Ref: ref})
+		if i, _ := r.observe().FindImage(ref); !i.Unpacked || i.Incomplete {
+			t.Errorf("%+v", i)
+		}
+		if left, err := r.Leases(t.Context(), string(ns)); err != nil || len(left) > 0 {
+			t.Errorf("%v %v", left, err)
+		}
+	})
+}
+
 func TestAPullThatIsCancelledEndsAndKeepsItsLease(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		r := newRig(t, fakectrd.Options{})
