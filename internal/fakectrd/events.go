@@ -52,7 +52,7 @@ type subscriber struct {
 	// behind waits for the next event to overtake it.
 	behind []queued
 	wake   chan struct{} // a slot of one: the queue has changed
-	ended chan struct{} // closed when the daemon has gone away
+	ended  chan struct{} // closed when the daemon has gone away
 	// failed guards the one error: the daemon's end and the context's may come together.
 	failed sync.Once
 }
