@@ -117,3 +117,34 @@ func TestTheRemovalOfASuspendedContainerWaitsUntilItIsResumed(t *testing.T) {
 		}
 	})
 }
+
+func TestARemovalThatWaitsForACompleteLookIsNeitherAnOrphanNorInSync(t *testing.T) {
+	play(t, func(t *testing.T, h *house) {
+		h.daemon.Hook(func(c fakectrd.Call) fakectrd.Fault {
+			if c.Method == "KillTask" {
+				return fakectrd.Fault{Before: errors.New("not now")}
+			}
+			return fakectrd.Fault{}
+		})
+		h.files.write("main.yaml", realm("main", "db"))
+		h.idle(5 * time.Second)
+		h.stop()
+		h.daemon.Hook(nil)
+		h.files.write("edge.yaml", "kind: [")
+		h.start()
+		h.idle(time.Minute)
+		main := h.realm("main")
+		web, _ := main.Find("web")
+		if web.Phase != status.PhaseStopping || main.InSync || len(h.Host().Orphans) > 0 {
+			t.Errorf("%s, in sync %v: %s; orphans %+v", web.Phase, main.InSync, web.Message, h.Host().Orphans)
+		}
+		if !main.Ready || h.pids("kukeon-main")["web"] == 0 {
+			t.Errorf("ready %v, pids %v", main.Ready, h.pids("kukeon-main"))
+		}
+		h.files.write("edge.yaml", realm("edge", "one"))
+		h.idle(time.Minute)
+		if main := h.realm("main"); h.pids("kukeon-main")["web"] != 0 || !main.InSync || len(h.store.accepted.Removals) != 0 {
+			t.Errorf("its removal has not ended: in sync %v, %+v", main.InSync, h.store.accepted.Removals)
+		}
+	})
+}

@@ -30,7 +30,7 @@ func (m *Manager) want(name state.RealmName) (plan.Want, state.AcceptedRealm, bo
 			continue
 		}
 		listed = true
-		if r.Container != "" && m.intake.complete {
+		if r.Container != "" {
 			want.Removals[r.Container] = r
 		}
 		if !kept {
@@ -39,6 +39,9 @@ func (m *Manager) want(name state.RealmName) (plan.Want, state.AcceptedRealm, bo
 		if r.Container == "" && !kept {
 			want.Removing, want.Why = true, r.Why
 		}
+	}
+	if !m.intake.complete {
+		want.RemovalsWait = "the first complete look at the manifests, for its removal was accepted"
 	}
 	switch {
 	case want.Removing && !m.intake.complete:

@@ -151,6 +151,8 @@ func (d *differ) unwanted(o state.ObservedContainer) {
 		d.leave(obj, ReasonNotOurs, foreign(o))
 	case d.want.SuspendedContainers[o.ID] != "":
 		d.leave(obj, ReasonSuspended, d.want.SuspendedContainers[o.ID])
+	case listed && d.want.RemovalsWait != "":
+		d.wait(obj, d.want.RemovalsWait, time.Time{})
 	case listed:
 		d.remove(o, removal.Spec, Reason{Code: ReasonRemoved, Text: removal.Why})
 	case !o.Recorded:

@@ -33,17 +33,18 @@ const (
 var clock = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
 type wantFixture struct {
-	Realm      string             `json:"realm"`
-	Labels     map[string]string  `json:"labels"`
-	Deletion   string             `json:"deletionPolicy"`
-	Images     []state.Image      `json:"images"`
-	Containers []containerFixture `json:"containers"`
-	Removing   string             `json:"removing"`
-	Removals   []string           `json:"removals"`
-	Completed  map[string]int     `json:"completed"`
-	EndedAs    *state.Restart     `json:"endedAs"` // what the completed ones were declared as
-	Suspended  string             `json:"suspended"`
-	Quiet      map[string]string  `json:"suspendedContainers"`
+	Realm        string             `json:"realm"`
+	Labels       map[string]string  `json:"labels"`
+	Deletion     string             `json:"deletionPolicy"`
+	Images       []state.Image      `json:"images"`
+	Containers   []containerFixture `json:"containers"`
+	Removing     string             `json:"removing"`
+	Removals     []string           `json:"removals"`
+	RemovalsWait string             `json:"removalsWait"`
+	Completed    map[string]int     `json:"completed"`
+	EndedAs      *state.Restart     `json:"endedAs"` // what the completed ones were declared as
+	Suspended    string             `json:"suspended"`
+	Quiet        map[string]string  `json:"suspendedContainers"`
 }
 
 type containerFixture struct {
@@ -185,6 +186,7 @@ func (f wantFixture) want() plan.Want {
 			Deletion: state.DeletionPolicy(orElse(f.Deletion, "Delete")), Origin: state.Origin{Path: "main.yaml", Line: 1},
 		},
 		Removing: f.Removing != "", Why: f.Removing, Suspended: f.Suspended, ManagedBy: state.ManagedByDaemon,
+		RemovalsWait:        f.RemovalsWait,
 		Removals:            map[state.ContainerID]state.Removal{},
 		Completions:         map[state.ContainerID]state.Completion{},
 		SuspendedContainers: map[state.ContainerID]string{},

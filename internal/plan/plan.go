@@ -57,6 +57,8 @@ type Want struct {
 	Why      string // of the removal
 	// Removals are the containers on the removal list.
 	Removals map[state.ContainerID]state.Removal
+	// RemovalsWait says what has to come before any of them is carried out; empty when nothing has.
+	RemovalsWait string
 	// Completions are the remembered ends of containers.
 	Completions map[state.ContainerID]state.Completion
 	// Suspended says why the realm, or the container, is suspended.
