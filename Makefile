@@ -63,6 +63,17 @@ soak: ## the same for MINUTES=120
 seeded: deps-test tools ## put small bugs into a copy of the product, one by one, and name the test that catches each (RUN=lease: some)
 	go run ./test/seeded -run '$(RUN)'
 
+.PHONY: intake
+intake: deps-test tools ## throw N=10000 bad manifests and as many path attacks at everything before containerd (SEED=1)
+	go test -c -o bin/intake.test ./test/intake
+	cd test/intake && ../../bin/intake.test -test.timeout 3h -manifests $(or $(N),10000) -seed $(or $(SEED),1)
+
+.PHONY: fuzz
+fuzz: ## fuzz each of the three native targets for FUZZTIME=60s
+	go test -run '^$$' -fuzz '^FuzzDecode$$' -fuzztime $(or $(FUZZTIME),60s) ./manifests
+	go test -run '^$$' -fuzz '^FuzzDirectory$$' -fuzztime $(or $(FUZZTIME),60s) ./internal/source
+	go test -run '^$$' -fuzz '^FuzzStore$$' -fuzztime $(or $(FUZZTIME),60s) ./internal/store
+
 .PHONY: bench
 bench: deps tools build ## measure speed and size against the floor, as a table
 	go run ./test/bench
