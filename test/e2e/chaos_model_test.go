@@ -5,7 +5,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -100,28 +99,22 @@ func (c *chaos) containers(meets func(*chaosContainer) bool) []*chaosContainer {
 	return found
 }
 
-// disturb notes that something happens to realms, all of them when none is named.
+// disturb notes that something happens to realms.
 func (c *chaos) disturb(realms ...*chaosRealm) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, r := range c.realms {
-		if len(realms) == 0 || slices.Contains(realms, r) {
-			r.disturbed = time.Now()
-		}
+	for _, r := range realms {
+		r.disturbed = time.Now()
 	}
 }
 
-// last notes a fault that lasts, and its end when the time has passed.
+// last notes a fault that lasts and concerns these realms, and its end when the time has passed.
 func (c *chaos) last(d time.Duration, end func(), realms ...*chaosRealm) {
-	if len(realms) == 0 {
-		realms = c.realms
-	}
 	count := func(n int) {
-		c.disturb(realms...)
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		for _, r := range realms {
-			r.under += n
+			r.under, r.disturbed = r.under+n, time.Now()
 		}
 	}
 	count(1)

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -70,11 +72,18 @@ func (s said) trouble(realm string) (text string) {
 	return text
 }
 
-// quiet is since when nothing has happened to a realm; 0 while something lasts.
+// silence is how long we may overlook the end of a task that was killed and deleted at once: containerd, mostly when it
+// was restarted since, now and then tells nobody of it, and we ask about each task every 10 s.
+const silence = 10*time.Second + quietForFalseReady
+
+// quietOf is since when nothing has happened to a realm; 0 while something lasts.
 func (c *chaos) quietOf(r *chaosRealm, now time.Time) time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if r.under > 0 {
+	untold := func(d *chaosContainer) bool {
+		return strings.HasPrefix(d.waiting, "ctr ") && strings.Contains(d.waiting, " rm") && now.Sub(d.since) < silence
+	}
+	if r.under > 0 || slices.ContainsFunc(r.containers, untold) {
 		return 0
 	}
 	return now.Sub(r.disturbed)

@@ -7,6 +7,8 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -203,9 +205,12 @@ func (c *chaos) violate(format string, args ...any) {
 }
 
 func (c *chaos) violateLocked(format string, args ...any) {
-	text := fmt.Sprintf("%s %s", c.clock(), fmt.Sprintf(format, args...))
-	c.violations = append(c.violations, text)
-	fmt.Println("chaos: VIOLATION", text)
+	text := fmt.Sprintf(format, args...)
+	if slices.ContainsFunc(c.violations, func(v string) bool { return strings.HasSuffix(v, text) }) {
+		return // seen again at the next look
+	}
+	c.violations = append(c.violations, c.clock()+" "+text)
+	fmt.Println("chaos: VIOLATION", c.clock(), text)
 }
 
 // clock is the time since the beginning, and of day, so that a line is found in the logs.

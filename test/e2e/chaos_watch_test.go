@@ -179,7 +179,15 @@ func (c *chaos) differences(r *chaosRealm, tasks map[string]int, found map[strin
 // unlike says what is not as declared, or what our status denies.
 func (c *chaos) unlike() []string {
 	var different []string
-	found := c.trees()
+	found, declared := c.trees(), map[string]bool{}
+	for _, d := range c.containers(func(d *chaosContainer) bool { return !d.once }) {
+		declared[c.mark(d)] = true
+	}
+	for mark, all := range found {
+		if !declared[mark] {
+			different = append(different, fmt.Sprintf("%s is not declared: processes %v", mark, all))
+		}
+	}
 	for _, r := range c.realms {
 		tasks, err := c.runningTasks(r)
 		if err != nil {
