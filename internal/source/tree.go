@@ -126,6 +126,9 @@ func (t *tree) list(real string) (*directory, error) {
 		return dir, err
 	}
 	dir.stat = statOf(info)
+	if real == "" {
+		t.spots[""] = spot{stat: dir.stat} // a symlink may lead here as well
+	}
 	f, err := root.Open(".")
 	if err != nil {
 		return dir, err
