@@ -128,7 +128,7 @@ func (y *tally) add(s specimen, v verdict) {
 		r.valid++
 	}
 	r.cpu, r.memory = max(r.cpu, v.cpu), max(r.memory, v.memory)
-	s.data = s.data[:0:0]
+	s.data = nil
 	y.costs = append(y.costs, cost{s, v.cpu, v.memory})
 }
 
