@@ -17,9 +17,6 @@ const (
 	// staleIntent is for how long an operation may follow what was accepted before: a pass looks at its realm for a few
 	// seconds at most when a shim hangs, and for ten when lists are slow.
 	staleIntent = 15 * time.Second
-	// busiest is how many calls of one kind on one object a minute may have. A start that meets a dead shim tries 60
-	// times, and crash loops start a container some ten times; retries without a backoff make thousands.
-	busiest = 400
 )
 
 // allowed are the operations as part of which a call may be made.
@@ -69,19 +66,10 @@ func (c *checker) called(call fakectrd.Call) {
 	if !call.Bounded && call.Method != "Subscribe" {
 		c.fail("P8", "%s %s/%s has no deadline", call.Method, call.Namespace, call.ID)
 	}
-	if !call.Write {
-		return
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	key := call.Method + " " + call.Namespace + "/" + call.ID
-	r := c.rates[key]
-	if r == nil || time.Since(r.since) > time.Minute {
-		r = &lines{since: time.Now()}
-		c.rates[key] = r
-	}
-	if r.n++; r.n == busiest {
-		c.failLocked("P8", "%d times within %s: %s", r.n, time.Since(r.since), key)
+	if call.Method == "Subscribe" { // once connected anew, nothing has to wait any longer
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.reset("")
 	}
 }
 
@@ -182,7 +170,7 @@ func (c *checker) ever(f func(state.Accepted) bool) bool {
 }
 
 // began judges that an operation begins, and notes it until its end.
-func (c *checker) began(ns, realm string, op plan.Operation) (end func()) {
+func (c *checker) began(ns, realm string, op plan.Operation) (end func(error)) {
 	obj := op.Object()
 	kind := kindOf(op)
 	var record *containers.Container
@@ -202,13 +190,12 @@ func (c *checker) began(ns, realm string, op plan.Operation) (end func()) {
 	if obj.Kind == plan.ContainerObject {
 		c.operations[key] = append(c.operations[key], kind)
 	}
-	legal := func(a state.Accepted) bool { return c.legal(a, realm, op, record, snapshotGone) }
-	if !c.ever(legal) {
-		c.failLocked("P4", "%s %s in %s (%s): nothing accepted asks for it", kind, op, ns, op.Because())
-	}
-	return func() {
+	c.follows(ns+" "+obj.String(), op, func(a state.Accepted) bool { return c.legal(a, realm, op, record, snapshotGone) })
+	c.pacing(realm, op)
+	return func(err error) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
+		c.paced(realm, op, err)
 		if i := slices.Index(c.operations[key], kind); i >= 0 {
 			c.operations[key] = slices.Delete(c.operations[key], i, i+1)
 		}

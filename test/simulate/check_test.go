@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"kukeon.io/kukeon-reconciler/internal/state"
 )
 
@@ -42,7 +44,7 @@ type checker struct {
 	jumped bool
 
 	operations map[string][]string // by namespace/id: what is under way
-	rates      map[string]*lines
+	bounds     bounds
 	firstRun   map[string]int // by incarnation of a never container: its runs before
 	tampered   map[string]bool
 }
@@ -59,7 +61,8 @@ func (v violation) String() string {
 // intent is what was accepted until a time; zero: it still is.
 type intent struct {
 	state.Accepted
-	until time.Time
+	until   time.Time
+	version int // counts what was accepted
 }
 
 // ending is how a one-shot ended.
@@ -86,7 +89,7 @@ func newChecker(w *world) *checker {
 	return &checker{
 		w: w, began0: time.Now(), completions: map[string]ending{}, missing: map[string]*absence{}, inode: map[string]uint64{},
 		confirmed: map[string]bool{}, generations: map[string]int64{}, operations: map[string][]string{},
-		rates: map[string]*lines{}, firstRun: map[string]int{}, tampered: map[string]bool{},
+		bounds: newBounds(), firstRun: map[string]int{}, tampered: map[string]bool{},
 	}
 }
 
@@ -114,6 +117,7 @@ func (c *checker) started() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.sawComplete = false
+	c.reset("")
 }
 
 // looked notes what a process saw of the manifests.
@@ -202,8 +206,14 @@ func (c *checker) saved(prev, next state.Accepted) {
 	defer c.mu.Unlock()
 	now := time.Now()
 	c.intents = slices.DeleteFunc(c.intents, func(i intent) bool { return now.Sub(i.until) > staleIntent })
-	c.intents = append(c.intents, intent{prev, now})
+	c.intents = append(c.intents, intent{prev, now, c.bounds.versions})
+	c.bounds.versions++
 	c.accepted = next
+	for _, realm := range realms {
+		if !cmp.Equal(prev.Realms[state.RealmName(realm)], next.Realms[state.RealmName(realm)]) || !cmp.Equal(prev.Removals, next.Removals) {
+			c.reset(realm)
+		}
+	}
 	for _, name := range slices.Sorted(maps.Keys(prev.Realms)) {
 		if r, kept := next.Realms[name]; kept {
 			c.changed(prev.Realms[name], r)

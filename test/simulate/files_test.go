@@ -46,7 +46,11 @@ func (w *world) tombstone(a action) {
 }
 
 func (w *world) damage(a action) {
-	w.change(a.arg(0), "manifest broken", func(path string, doc document) {
+	kind := "manifest invalid"
+	if how := a.arg(1); how == "empty" || how == "cut" {
+		kind = "manifest truncated"
+	}
+	w.change(a.arg(0), kind, func(path string, doc document) {
 		doc.broken = a.arg(1)
 		if doc.broken == "null" && len(doc.containers) == 0 {
 			doc.broken = "cut"
@@ -125,7 +129,7 @@ func (w *world) missing(a action) {
 // replace puts another directory in the place of this one: with the same files, or with none for a while, as when a file
 // system is unmounted.
 func (w *world) replace(a action) {
-	w.fired("directory replaced")
+	w.fired(map[bool]string{true: "directory swapped", false: "directory unmounted"}[a.arg(0) == "full"])
 	w.dir.edit(func() {
 		old := w.dir.inode
 		w.dir.inode += 2

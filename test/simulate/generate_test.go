@@ -17,7 +17,7 @@ type generator struct {
 // generate returns the history of a seed.
 func generate(seed uint64) history {
 	g := &generator{Rand: rand.New(rand.NewPCG(seed, 0)), declared: map[string][]string{}}
-	h := history{version: g.one("2.4", "2.4", "1.6")}
+	h := history{version: g.one("2.4", "2.4", "1.6"), epilogue: g.one("rest", "rest", "deaf", "stubborn")}
 	h.actions = append(h.actions, g.edit("alpha"), g.edit("beta"))
 	if g.IntN(2) == 0 {
 		h.actions = append(h.actions, g.edit("gamma"))
@@ -157,15 +157,17 @@ func (g *generator) manifests() action {
 func (g *generator) containerd() action {
 	r, id := g.object()
 	act := func(verb string, args ...string) action { return action{verb: verb, args: args} }
-	switch g.IntN(24) {
-	case 0, 1, 2:
+	switch g.IntN(29) {
+	case 0, 1:
 		return act("lose", g.number(12), g.one("away", "late", "other"))
+	case 2:
+		return act("blind", g.number(30), g.one("1", "1", "5"), g.one("away", "late", "other"))
 	case 3, 4, 5:
 		return act("forget", g.number(12), g.one("away", "late"))
 	case 6, 7:
 		return act("slow", g.number(15), g.one("1", "3", "20"), g.one("50ms", "300ms", "1500ms", "5s", "40s"))
 	case 8, 9, 10:
-		return act("events", g.one("1", "5", "1000"), g.one("drop", "twice", "late"), g.one("10ms", "2s"))
+		return act("events", g.one("1", "5", "1000"), g.one("drop", "twice", "late", "swap"), g.one("10ms", "2s"))
 	case 11:
 		return act("down", g.while())
 	case 12:
@@ -173,9 +175,9 @@ func (g *generator) containerd() action {
 	case 13:
 		return act("reboot")
 	case 14, 15:
-		return act("exit", r, id, g.one("0", "1", "137"))
+		return act("exit", r, id, g.one("0", "1", "137", "oom", "oom"))
 	case 16, 17:
-		return act("habit", r, id, g.one("crash", "instant", "stubborn", "slow", "fail", "done", "stays", "stays", "none"))
+		return act("habit", r, id, g.one("crash", "instant", "stubborn", "slow", "fail", "done", "stays", "stays", "none", "unkillable", "unkillable", "unkillable"))
 	case 18:
 		return act("shim", r, id)
 	case 19:
@@ -186,6 +188,12 @@ func (g *generator) containerd() action {
 		return act("shim", r, id)
 	case 22:
 		return act("hang", r, id, "90s")
+	case 23, 24, 25:
+		return act("crash-at", g.number(12), g.one("before", "after"))
+	case 26:
+		return act("break-stream")
+	case 27:
+		return act("unleash", g.number(6))
 	}
 	return act("gc")
 }
@@ -193,9 +201,21 @@ func (g *generator) containerd() action {
 func (g *generator) people() action {
 	r, id := g.object()
 	act := func(verb string, args ...string) action { return action{verb: verb, args: args} }
-	switch g.IntN(16) {
-	case 0, 1:
+	switch g.IntN(23) {
+	case 0:
 		return act("ctr", r, id, "kill")
+	case 1:
+		return act("ctr", r, id, "term")
+	case 16, 17:
+		return act("stamp", r, g.one("owner", "realm", "managed-by", "team"))
+	case 18:
+		return act("ctr", r, id, "image-label")
+	case 19:
+		return act("ctr", r, id, "content-rm")
+	case 20:
+		return act("import", r, g.one("1", "2", "3"))
+	case 21, 22:
+		return act("guest-rm")
 	case 2:
 		return act("ctr", r, id, "task-rm")
 	case 3:

@@ -12,8 +12,13 @@ import (
 type history struct {
 	// version is the containerd that is played: 2.4 or 1.6.
 	version string
-	actions []action
+	// epilogue is what follows once everything is as declared: rest, deaf or stubborn; empty means all of them.
+	epilogue string
+	actions  []action
 }
+
+// ends reports whether an epilogue follows.
+func (h history) ends(epilogue string) bool { return h.epilogue == "" || h.epilogue == epilogue }
 
 // action is one thing that somebody or something does, after a pause.
 type action struct {
@@ -53,10 +58,10 @@ func (a action) duration(i int) time.Duration {
 	return d
 }
 
-// String prints the history: the version, then an action a line.
+// String prints the history: the version and the epilogue, then an action a line.
 func (h history) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "containerd %s\n", h.version)
+	fmt.Fprintln(&b, strings.TrimSpace("containerd "+h.version+" "+h.epilogue))
 	for _, a := range h.actions {
 		fmt.Fprintln(&b, a)
 	}
@@ -73,7 +78,7 @@ func parseHistory(text string) (history, error) {
 		case len(fields) < 2:
 			return h, fmt.Errorf("line %d: an action is a pause, a verb and its arguments", i+1)
 		case h.version == "":
-			h.version = fields[1]
+			h.version, h.epilogue = fields[1], strings.Join(fields[2:], " ")
 		default:
 			pause, err := time.ParseDuration(fields[0])
 			if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/containers"
@@ -37,6 +38,8 @@ func (w *world) ctr(a action) {
 	switch how {
 	case "kill":
 		did(w.d.KillTask(ctx, ns, id, 9, true), "task killed by ctr")
+	case "term":
+		did(w.d.KillTask(ctx, ns, id, 15, false), "task stopped by ctr")
 	case "task-rm":
 		_ = w.d.KillTask(ctx, ns, id, 9, true) // it may have ended
 		_, err := w.d.DeleteTask(ctx, ns, id)
@@ -53,6 +56,38 @@ func (w *world) ctr(a action) {
 		did(w.d.RemoveSnapshot(ctx, ns, c.Snapshotter, c.SnapshotKey), "snapshot removed by ctr")
 	case "image-rm":
 		did(w.d.DeleteImage(ctx, ns, c.Image), "image removed by ctr")
+	case "image-label":
+		did(w.d.UpdateImageLabels(ctx, ns, c.Image, map[string]string{"team": "x"}), "image relabelled by ctr")
+	case "content-rm":
+		did(w.d.LoseContent(ns, c.Image), "image content lost")
+	}
+}
+
+// stamp is a person who edits a label of a realm's namespace.
+func (w *world) stamp(a action) {
+	ns, key := namespaceOf(a.arg(0)), a.arg(1)
+	if labels, err := w.d.NamespaceLabels(person, ns); err != nil || labels[state.LabelOwner] != owner {
+		return
+	}
+	value := ""
+	switch key {
+	case "team":
+		value = "x"
+	case "managed-by":
+		value, key = "somebody", state.Prefix+key
+	default:
+		key = state.Prefix + key
+	}
+	if w.d.SetNamespaceLabel(person, ns, key, value) == nil {
+		w.fired("namespace relabelled by ctr")
+	}
+}
+
+// importImage is a person who imports an image into a realm's namespace, before it is pulled or beside it.
+func (w *world) importImage(a action) {
+	ns := namespaceOf(a.arg(0))
+	if w.d.Import(ns, "docker.io/library/web:"+a.arg(1), w.image(a.arg(1)), false) == nil {
+		w.fired("image imported by ctr")
 	}
 }
 
@@ -134,6 +169,20 @@ func (w *world) guest(a action) {
 	}
 }
 
+// guestLeaves is somebody who takes the latest of their containers away.
+func (w *world) guestLeaves(action) {
+	for i := w.guests - 1; i >= 0; i-- {
+		id := fmt.Sprintf("guest%d", i)
+		for _, ns := range slices.Concat([]string{"moby", "default"}, namespaces()) {
+			if _, err := w.d.Container(person, ns, id); err == nil {
+				w.giveBack(ns + "/" + id)
+				w.fired("foreign container removed")
+				return
+			}
+		}
+	}
+}
+
 func (w *world) confirm(action) {
 	if !w.proc.alive() {
 		return
@@ -150,6 +199,7 @@ func (w *world) suspend(a action) {
 	if !w.proc.alive() {
 		return
 	}
+	w.check.asked(a.arg(0))
 	s := state.Suspension{Realm: state.RealmName(a.arg(0)), Until: w.now().Add(a.duration(1)), Reason: "surgery"}
 	if w.proc.manager.Suspend(s) == nil {
 		w.fired("realm suspended")

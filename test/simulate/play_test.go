@@ -31,12 +31,20 @@ const (
 	quiet = 75 * time.Second
 	// calm is the same after a restart: both look at everything at once.
 	calm = 15 * time.Second
+	// resync is the time in which everything is seen when no event tells of anything, and mended: one resync, what a
+	// change takes on an idle host, and the grace of a process that is replaced.
+	resync = time.Minute + quick + 10*time.Second
+	// bounded is more than the longest grace and the wait for a killed process together.
+	bounded = 25 * time.Second
+	// retried is the longest wait for a retry.
+	retried = 72*time.Second + quick
 )
 
 // result is how a history went.
 type result struct {
 	violations []violation
-	counts     map[string]int
+	counts     map[string]int    // how often each kind of fault struck
+	struck     map[[2]string]int // which calls, by kind and method
 	// converged is how long after the end of the faults everything was as declared.
 	converged time.Duration
 	// writes were made while nothing was to be done.
@@ -66,8 +74,8 @@ func play(t *testing.T, h history, files string) (r result) {
 		}
 		w.idle(time.Second)
 		w.untouched()
-		w.finish(&r)
-		r.counts, r.lived = maps.Clone(w.counts), time.Since(began)
+		w.finish(h, &r)
+		r.counts, r.struck, r.lived = maps.Clone(w.counts), w.check.strikes(), time.Since(began)
 		time.Sleep(time.Minute) // longer than any call: what still runs then is leaked
 		r.violations = w.check.violations()
 	})
@@ -94,39 +102,6 @@ func (w *world) revive() {
 	}
 }
 
-// finish ends the faults, and checks that all becomes as declared, stays so, and is told so.
-func (w *world) finish(r *result) {
-	w.heal()
-	w.idle(max(0, time.Until(w.slowUntil)) + habitual) // the last faults to end
-	r.converged = w.settle(longest)
-	if len(w.check.violations()) > 0 {
-		w.stop()
-		return
-	}
-	r.writes += w.rest("after it converged", quiet)
-	if bad := w.untruthful(); bad != "" {
-		w.check.fail("P14", "%s", bad)
-	}
-	if took := w.stop(); took > 5*time.Second {
-		w.check.fail("P11", "the daemon took %s to stop", took)
-	}
-	w.start()
-	r.writes += w.rest("after a restart of ours", calm)
-	w.d.Restart()
-	r.writes += w.rest("after a restart of containerd", calm)
-	if bad := w.wrong(); bad != "" {
-		w.check.fail("P1", "after the restarts: %s", bad)
-	}
-	if bad := w.untruthful(); bad != "" {
-		w.check.fail("P14", "after the restarts: %s", bad)
-	}
-	if len(w.check.violations()) == 0 {
-		w.probe()
-	}
-	w.untouched()
-	w.stop()
-}
-
 // heal ends all faults.
 func (w *world) heal() {
 	w.mu.Lock()
@@ -144,6 +119,7 @@ func (w *world) heal() {
 	for _, r := range realms {
 		for _, id := range []string{"a", "b", "c", "p"} {
 			_ = w.d.UnhangShim(namespaceOf(r), id) // most are fine
+			_ = w.d.Rouse(namespaceOf(r), id)
 		}
 	}
 	for key, stays := range taken {
@@ -154,6 +130,7 @@ func (w *world) heal() {
 	w.dir.edit(w.dir.mend)
 	w.revive()
 	for _, r := range realms {
+		w.check.asked(r)
 		_ = w.proc.manager.Resume(r, "") // most are not suspended, or not known
 	}
 }
@@ -250,63 +227,4 @@ func (w *world) told() string {
 		text += fmt.Sprintf("\n  held %v: %s", h.Realms, h.Why)
 	}
 	return text
-}
-
-// rest checks that nothing is written for a while, and returns how many writes there were.
-func (w *world) rest(when string, d time.Duration) int {
-	before := w.d.Writes()
-	w.idle(d)
-	writes := w.d.Writes() - before
-	if writes > 0 {
-		trace := w.d.Trace()
-		w.check.fail("P2", "%d writes %s: %v", writes, when, trace[len(trace)-min(writes, 8):])
-	}
-	return writes
-}
-
-// probe disturbs the idle host once in each of a few ways, and checks that it is mended at once.
-func (w *world) probe() {
-	var objects [][2]string // realm, id of containers that run for ever
-	for name, r := range w.disk.current().Realms {
-		for _, c := range r.Containers {
-			_, taken := w.taken[string(r.Namespace)+"/"+string(c.ID)]
-			if c.Spec.Restart.Policy == state.RestartAlways && !taken && !r.Suspended {
-				objects = append(objects, [2]string{string(name), string(c.ID)})
-			}
-		}
-	}
-	slices.SortFunc(objects, func(a, b [2]string) int { return slices.Compare(a[:], b[:]) })
-	if len(objects) == 0 {
-		return
-	}
-	touched := w.d.Writes()
-	for _, r := range realms {
-		w.act(action{verb: "comment", args: []string{r}})
-	}
-	w.idle(quick)
-	if n := w.d.Writes() - touched; n > 0 {
-		w.check.fail("P2", "%d writes after comments were added to the manifests", n)
-	}
-	if len(objects) > 1 { // a hung shim hinders nobody else
-		hung := objects[len(objects)-1]
-		objects = objects[:len(objects)-1]
-		if err := w.d.HangShim(namespaceOf(hung[0]), hung[1]); err != nil {
-			w.check.fail("P1", "%v has no shim: %v", hung, err)
-			return
-		}
-		defer func() {
-			_ = w.d.UnhangShim(namespaceOf(hung[0]), hung[1]) // a failed check may have left none
-			w.idle(quick)
-		}()
-	}
-	for _, o := range objects {
-		w.act(action{verb: "ctr", args: []string{o[0], o[1], "rm-all"}})
-	}
-	w.idle(quick)
-	for _, o := range objects {
-		if w.d.Run(namespaceOf(o[0]), o[1]).Live != 1 {
-			w.check.fail("P1", "%s/%s was deleted on an idle host and does not run %s later: %s", o[0], o[1], quick, w.told())
-			return
-		}
-	}
 }

@@ -89,6 +89,7 @@ type tally struct {
 	played, violations int
 	struck             map[string]int    // histories in which a kind of fault struck
 	together           map[[2]string]int // histories in which two kinds did
+	calls              map[[2]string]int // calls that a kind struck, by kind and method
 	times              map[string]int    // how often a kind struck
 	slowest            time.Duration
 	slowestSeed        uint64
@@ -108,6 +109,9 @@ func (y *tally) add(seed uint64, r result) {
 		for _, other := range kinds[i+1:] {
 			y.together[[2]string{k, other}]++
 		}
+	}
+	for at, n := range r.struck {
+		y.calls[at] += n
 	}
 	if r.converged > y.slowest {
 		y.slowest, y.slowestSeed = r.converged, seed
@@ -137,7 +141,7 @@ func TestSimulate(t *testing.T) {
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	defer debug.SetMemoryLimit(debug.SetMemoryLimit(memory))
 	y := &tally{
-		next: *seed, struck: map[string]int{}, together: map[[2]string]int{}, times: map[string]int{}, began: time.Now(), spoke: time.Now(),
+		next: *seed, struck: map[string]int{}, together: map[[2]string]int{}, calls: map[[2]string]int{}, times: map[string]int{}, began: time.Now(), spoke: time.Now(),
 	}
 	t.Run("workers", func(t *testing.T) {
 		for i := range runtime.GOMAXPROCS(0) {
@@ -193,13 +197,17 @@ func (y *tally) covered(t *testing.T) {
 // kindsOfFaults are all that have to be covered.
 var kindsOfFaults = []string{
 	"clock set", "comment", "container deleted by ctr", "container document", "container document removed", "containerd down",
-	"containerd restarted", "directory missing", "directory replaced", "event doubled", "event dropped", "event late",
-	"file events lost", "foreign container", "host rebooted", "image removed by ctr", "killed after a call", "killed at a save",
-	"killed before a call", "label edited by ctr", "manifest away for a moment", "manifest broken", "manifest edited",
-	"manifest half written", "manifest removed", "manifest renamed", "manifest set aside", "name taken", "process exit",
-	"process misbehaves", "realm suspended", "registry away", "reply lost", "request lost", "shim hung",
-	"shim killed", "slow call", "snapshot removed by ctr", "state lost", "store full", "task deleted by ctr",
-	"task killed by ctr", "task paused by ctr", "tombstone", "we are killed", "we are stopped",
+	"containerd killed after a call", "containerd killed before a call", "containerd restarted", "directory missing",
+	"directory swapped", "directory unmounted", "event doubled", "event dropped", "event late", "event reordered",
+	"event stream broken", "file events lost", "foreign container", "foreign container removed", "host rebooted",
+	"image content lost", "image imported by ctr", "image relabelled by ctr", "image removed by ctr", "killed after a call",
+	"killed at a save", "killed before a call", "label edited by ctr", "lease removed by ctr", "manifest away for a moment",
+	"manifest edited", "manifest half written", "manifest invalid", "manifest removed", "manifest renamed",
+	"manifest set aside", "manifest truncated", "name taken", "namespace relabelled by ctr", "out of memory",
+	"process cannot be killed", "process exit", "process misbehaves", "read lost", "realm suspended", "registry away",
+	"reply lost", "request lost", "shim hung, missing from lists", "shim hung, unknown in lists", "shim killed", "slow call",
+	"snapshot removed by ctr", "state lost", "store full", "task deleted by ctr", "task killed by ctr", "task paused by ctr",
+	"task stopped by ctr", "tombstone", "we are killed", "we are stopped",
 }
 
 // shrink makes a history that broke something shorter, as long as it still breaks the same property. A candidate is
@@ -223,7 +231,7 @@ func shrink(t *testing.T, h history, v violation, files string) (history, violat
 	for size := max(1, len(h.actions)/2); size >= 1; {
 		shorter := false
 		for at := 0; at+size <= len(h.actions); {
-			candidate := history{h.version, slices.Delete(slices.Clone(h.actions), at, at+size)}
+			candidate := history{h.version, h.epilogue, slices.Delete(slices.Clone(h.actions), at, at+size)}
 			if breaks(candidate) {
 				h, shorter = candidate, true
 			} else {

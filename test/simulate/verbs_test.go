@@ -27,27 +27,34 @@ var verbs = map[string]func(*world, action){
 	"deaf":      (*world).deafen,    // duration
 
 	// Containerd and its processes.
-	"lose":    (*world).loseRequest, // skip away|late|other
-	"forget":  (*world).loseReply,   // skip away|late
-	"slow":    (*world).slow,        // skip n delay
-	"events":  (*world).spoil,       // n drop|twice|late delay
-	"down":    (*world).down,        // duration
-	"restart": (*world).restart,
-	"reboot":  (*world).reboot,
-	"gc":      func(w *world, _ action) { w.d.GC() },
-	"exit":    (*world).exit,     // realm id code
-	"habit":   (*world).habit,    // realm id crash|instant|stubborn|slow|fail|done|stays|none
-	"shim":    (*world).killShim, // realm id
-	"hang":    (*world).hang,     // realm id duration
-	"away":    (*world).away,     // duration: the registry
+	"lose":         (*world).loseRequest, // skip away|late|other
+	"forget":       (*world).loseReply,   // skip away|late
+	"blind":        (*world).blind,       // skip n away|late|other: reads
+	"slow":         (*world).slow,        // skip n delay
+	"events":       (*world).spoil,       // n drop|twice|late|swap delay
+	"down":         (*world).down,        // duration
+	"restart":      (*world).restart,
+	"crash-at":     (*world).crashAt, // skip before|after: containerd
+	"break-stream": (*world).breakStream,
+	"unleash":      (*world).unleash, // skip
+	"reboot":       (*world).reboot,
+	"gc":           func(w *world, _ action) { w.d.GC() },
+	"exit":         (*world).exit,     // realm id code|oom
+	"habit":        (*world).habit,    // realm id crash|instant|stubborn|slow|fail|done|stays|unkillable|none
+	"shim":         (*world).killShim, // realm id
+	"hang":         (*world).hang,     // realm id duration
+	"away":         (*world).away,     // duration: the registry
 
 	// A person with ctr, or with our own commands.
-	"ctr":     (*world).ctr,     // realm id kill|task-rm|rm|rm-all|pause|snapshot-rm|image-rm
-	"label":   (*world).label,   // realm id key value
-	"take":    (*world).take,    // realm id stay|leave: another container in its place
-	"guest":   (*world).guest,   // namespace
-	"confirm": (*world).confirm, // what waits
-	"suspend": (*world).suspend, // realm duration
+	"ctr":      (*world).ctr,   // realm id kill|term|task-rm|rm|rm-all|pause|snapshot-rm|image-rm|image-label|content-rm
+	"stamp":    (*world).stamp, // realm key: a label of its namespace
+	"label":    (*world).label, // realm id key value
+	"take":     (*world).take,  // realm id stay|leave: another container in its place
+	"guest":    (*world).guest, // namespace
+	"guest-rm": (*world).guestLeaves,
+	"import":   (*world).importImage, // realm tag
+	"confirm":  (*world).confirm,     // what waits
+	"suspend":  (*world).suspend,     // realm duration
 
 	// Ourselves and the host.
 	"kill":    (*world).sigkill,
@@ -59,7 +66,10 @@ var verbs = map[string]func(*world, action){
 }
 
 // act carries out an action; its pause has passed.
-func (w *world) act(a action) { verbs[a.verb](w, a) }
+func (w *world) act(a action) {
+	w.check.disturbed()
+	verbs[a.verb](w, a)
+}
 
 // later undoes something after a while, unless the history has ended by then.
 func (w *world) later(after time.Duration, undo func()) {
@@ -91,6 +101,24 @@ func (w *world) loseReply(a action) {
 	w.inject(callFault{kind: "reply lost", skip: a.number(0), n: 1, writes: true, err: errorOf(a.arg(1))})
 }
 
+func (w *world) blind(a action) {
+	w.inject(callFault{kind: "read lost", skip: a.number(0), n: a.number(1), reads: true, err: errorOf(a.arg(2))})
+}
+
+func (w *world) crashAt(a action) {
+	w.inject(callFault{kind: "containerd killed " + a.arg(1) + " a call", skip: a.number(0), n: 1, writes: true})
+}
+
+func (w *world) breakStream(action) {
+	w.d.BreakStreams()
+	w.fired("event stream broken")
+}
+
+// unleash is a person who removes the lease that a call is made under, and the garbage collector that comes after.
+func (w *world) unleash(a action) {
+	w.inject(callFault{kind: "lease removed by ctr", skip: a.number(0), n: 1, writes: true, leased: true})
+}
+
 func (w *world) slow(a action) {
 	w.inject(callFault{kind: "slow call", skip: a.number(0), n: a.number(1), delay: a.duration(2)})
 }
@@ -113,6 +141,8 @@ func (w *world) spoil(a action) {
 		f.kind, f.fault = "event dropped", fakectrd.EventFault{Drop: true}
 	case "twice":
 		f.kind, f.fault = "event doubled", fakectrd.EventFault{Twice: true}
+	case "swap":
+		f.kind, f.fault = "event reordered", fakectrd.EventFault{Swap: true}
 	default:
 		f.kind, f.fault = "event late", fakectrd.EventFault{Delay: a.duration(2)}
 	}
@@ -149,6 +179,12 @@ func (w *world) isOurs(a action) bool {
 }
 
 func (w *world) exit(a action) {
+	if a.arg(2) == "oom" {
+		if w.isOurs(a) && w.d.OOM(namespaceOf(a.arg(0)), a.arg(1)) == nil {
+			w.fired("out of memory")
+		}
+		return
+	}
 	code := uint32(a.number(2))
 	if w.isOurs(a) && w.d.Exit(namespaceOf(a.arg(0)), a.arg(1), code) == nil {
 		w.fired("process exit")
@@ -163,6 +199,8 @@ var habits = map[string]fakectrd.Process{
 	"fail":     {FailStart: true},
 	"done":     {ExitAfter: 2 * time.Second},
 	"stays":    {}, // a one-shot, too
+
+	"unkillable": {IgnoreTerm: true, Unkillable: true},
 }
 
 func (w *world) habit(a action) {
@@ -172,6 +210,9 @@ func (w *world) habit(a action) {
 	if p, ok := habits[a.arg(2)]; ok {
 		w.habits[key] = p
 		w.counts["process misbehaves"]++
+		if p.Unkillable {
+			w.counts["process cannot be killed"]++
+		}
 	} else {
 		delete(w.habits, key)
 	}
@@ -186,7 +227,7 @@ func (w *world) killShim(a action) {
 func (w *world) hang(a action) {
 	ns, id := namespaceOf(a.arg(0)), a.arg(1)
 	if w.isOurs(a) && w.d.HangShim(ns, id) == nil {
-		w.fired("shim hung")
+		w.fired("shim hung, " + map[bool]string{true: "unknown in lists", false: "missing from lists"}[w.version == "1.6"])
 		w.later(a.duration(2), func() { _ = w.d.UnhangShim(ns, id) }) // it may be gone
 	}
 }

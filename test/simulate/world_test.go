@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"testing/synctest"
 	"time"
@@ -34,7 +33,8 @@ type world struct {
 	boot  int
 	files string // a directory for the containers' files; nothing of a history is left in it that another could mind
 
-	began time.Time
+	began   time.Time
+	version string // of containerd
 
 	mu     sync.Mutex
 	shift  time.Duration // of the wall clock
@@ -62,8 +62,15 @@ type callFault struct {
 	kind    string
 	skip, n int
 	writes  bool // strikes writes only
+	reads   bool // strikes reads only
+	leased  bool // strikes what is made under a lease only
 	delay   time.Duration
 	err     error
+}
+
+// strikes reports whether a fault may strike a call.
+func (f *callFault) strikes(c fakectrd.Call) bool {
+	return f.n > 0 && (!f.writes || c.Write) && (!f.reads || !c.Write) && (!f.leased || c.Lease != "") && c.Method != "Subscribe"
 }
 
 // eventFault strikes the next n events.
@@ -78,9 +85,17 @@ var person = fakectrd.AsPerson(context.Background())
 
 func namespaceOf(realm string) string { return "kukeon-" + realm }
 
+// namespaces are those of all realms.
+func namespaces() (out []string) {
+	for _, r := range realms {
+		out = append(out, namespaceOf(r))
+	}
+	return out
+}
+
 func newWorld(version, files string) *world {
 	w := &world{
-		began: time.Now(), dir: newDirectory(), disk: newDisk(), files: files, boot: 1,
+		began: time.Now(), version: version, dir: newDirectory(), disk: newDisk(), files: files, boot: 1,
 		habits: map[string]fakectrd.Process{}, counts: map[string]int{}, taken: map[string]bool{}, foreigners: map[string]bool{},
 	}
 	w.d = fakectrd.New(fakectrd.Options{Version: version, Now: w.now})
@@ -96,9 +111,11 @@ func newWorld(version, files string) *world {
 }
 
 // push puts a tag into the registry.
-func (w *world) push(tag string) {
+func (w *world) push(tag string) { w.d.Registry.Put("docker.io/library/web:"+tag, w.image(tag)) }
+
+func (w *world) image(tag string) fakectrd.Image {
 	config := ocispec.Image{Config: ocispec.ImageConfig{Entrypoint: []string{"/serve"}, User: "0"}}
-	w.d.Registry.Put("docker.io/library/web:"+tag, fakectrd.Image{Layers: []string{"base", tag}, Config: config})
+	return fakectrd.Image{Layers: []string{"base", tag}, Config: config}
 }
 
 // now is the wall clock that people can set, with the monotonic one behind it that they cannot.
@@ -152,10 +169,11 @@ func (w *world) call(c fakectrd.Call) fakectrd.Fault {
 	w.check.called(c)
 	w.mu.Lock()
 	var out fakectrd.Fault
-	proc, kill := w.proc, false
+	first := func() {} // before the call arrives
+	proc := w.proc
 	for i := range w.faults {
 		f := &w.faults[i]
-		if f.n <= 0 || f.writes && !c.Write || c.Method == "Subscribe" {
+		if !f.strikes(c) {
 			continue
 		}
 		if f.skip > 0 {
@@ -164,8 +182,9 @@ func (w *world) call(c fakectrd.Call) fakectrd.Fault {
 		}
 		f.n--
 		w.counts[f.kind]++
+		w.check.struck(f.kind, c)
 		switch f.kind {
-		case "request lost":
+		case "request lost", "read lost":
 			out = fakectrd.Fault{Before: f.err}
 		case "reply lost":
 			out = fakectrd.Fault{After: f.err}
@@ -175,17 +194,28 @@ func (w *world) call(c fakectrd.Call) fakectrd.Fault {
 				w.slowUntil = until
 			}
 		case "killed before a call":
-			out, kill = fakectrd.Fault{Before: errAway}, true
+			out, first = fakectrd.Fault{Before: errAway}, proc.kill
 		case "killed after a call":
 			out = fakectrd.Fault{After: errAway, Then: proc.kill}
+		case "containerd killed before a call":
+			out, first = fakectrd.Fault{Before: errAway}, w.d.Restart
+		case "containerd killed after a call":
+			out = fakectrd.Fault{After: errAway, Then: func() { go w.d.Restart() }}
+		case "lease removed by ctr":
+			first = func() { w.dropLease(c.Namespace, c.Lease) }
 		}
 		break
 	}
 	w.mu.Unlock()
-	if kill {
-		proc.kill()
-	}
+	first()
 	return out
+}
+
+// dropLease takes a lease away, and what it alone held.
+func (w *world) dropLease(ns, id string) {
+	if w.d.DeleteLease(person, ns, id) == nil {
+		w.d.GC()
+	}
 }
 
 // event says what goes wrong with an event.
@@ -286,10 +316,10 @@ type spy struct {
 }
 
 // Do implements controllers.Host.
-func (s spy) Do(ctx context.Context, ns state.Namespace, realm state.RealmName, op plan.Operation) error {
+func (s spy) Do(ctx context.Context, ns state.Namespace, realm state.RealmName, op plan.Operation) (err error) {
 	if s.proc.alive() {
 		end := s.proc.w.check.began(string(ns), string(realm), op)
-		defer end()
+		defer func() { end(err) }()
 	}
 	return s.Host.Do(ctx, ns, realm, op)
 }
@@ -306,6 +336,7 @@ type logCounter struct {
 	w     *world
 	mu    sync.Mutex
 	lines map[string]*lines
+	total int
 }
 
 type lines struct {
@@ -320,25 +351,15 @@ func (l *logCounter) Init(logr.RuntimeInfo)          {}
 func (l *logCounter) Enabled(level int) bool         { return level == 0 }
 func (l *logCounter) WithValues(...any) logr.LogSink { return l }
 func (l *logCounter) WithName(string) logr.LogSink   { return l }
-func (l *logCounter) Info(int, string, ...any)       {}
 
-// Error implements logr.LogSink: an object that keeps failing is told of five times, then once a minute.
+// Info implements logr.LogSink.
+func (l *logCounter) Info(_ int, msg string, kv ...any) { l.count(msg, kv, l.w.check.happened()) }
+
+// Error implements logr.LogSink.
 func (l *logCounter) Error(_ error, msg string, kv ...any) {
-	var key strings.Builder
-	key.WriteString(msg)
-	for i := 0; i+1 < len(kv); i += 2 {
-		if k, _ := kv[i].(string); k == "realm" || k == "operation" || k == "namespace" {
-			fmt.Fprintf(&key, " %v", kv[i+1])
-		}
+	events := 0
+	if len(kv) == 0 { // about no object: containerd was lost
+		events = l.w.check.happened()
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	n := l.lines[key.String()]
-	if n == nil {
-		n = &lines{since: time.Now()}
-		l.lines[key.String()] = n
-	}
-	if n.n++; n.n > 6+int(time.Since(n.since).Minutes()) {
-		l.w.check.fail("P8", "logged %d times within %s: %s", n.n, time.Since(n.since), key.String())
-	}
+	l.count(msg, kv, events)
 }
