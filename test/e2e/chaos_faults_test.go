@@ -16,33 +16,33 @@ import (
 	. "github.com/onsi/gomega"
 )
 
-// faults are the kinds, and how often each is drawn. A strike returns what it hit, or errMissed when there was nothing
-// to hit just now.
+// faults are the kinds, and how many cards of the deck are theirs: about two minutes go through it. A strike returns
+// what it hit, or errMissed when there was nothing to hit just now.
 var faults = []struct {
 	kind   string
-	weight int
+	cards  int
 	strike func(*chaos, string) (string, error)
 }{
-	{"kill -9 of us", 8, (*chaos).killUs},
-	{"kill -9 of us, back after 5 s", 3, (*chaos).killUs},
-	{"kill -9 of logd", 2, (*chaos).killLogd},
-	{"kill -9 of containerd", 6, (*chaos).killContainerd},
-	{"kill -9 of a shim", 9, (*chaos).killShim},
-	{"SIGSTOP of a shim, 1-30 s", 7, (*chaos).stopShim},
-	{"ctr task kill", 8, onTask("tasks", "kill", "-s", "KILL")},
-	{"ctr task rm -f", 6, onTask("tasks", "rm", "-f")},
-	{"ctr task pause", 4, (*chaos).pause},
-	{"ctr container rm", 6, (*chaos).removeContainer},
-	{"ctr snapshot rm", 5, (*chaos).removeSnapshot},
-	{"ctr label edit", 5, (*chaos).editLabels},
-	{"manifest: env", 8, (*chaos).editEnv},
-	{"manifest: container added or removed", 6, (*chaos).addOrRemove},
-	{"manifest: file renamed", 4, (*chaos).rename},
-	{"manifest: comment", 3, (*chaos).comment},
-	{"manifest: truncated, mended later", 4, (*chaos).damage},
-	{"manifest: invalid, mended later", 4, (*chaos).damage},
-	{"disk full, 10 s: state", 2, (*chaos).fillDisk},
-	{"disk full, 10 s: containerd", 2, (*chaos).fillDisk},
+	{"kill -9 of us", 6, (*chaos).killUs},
+	{"kill -9 of us, back after 5 s", 2, (*chaos).killUs},
+	{"kill -9 of logd", 1, (*chaos).killLogd},
+	{"kill -9 of containerd", 5, (*chaos).killContainerd},
+	{"kill -9 of a shim", 7, (*chaos).killShim},
+	{"SIGSTOP of a shim, 1-30 s", 6, (*chaos).stopShim},
+	{"ctr task kill", 6, onTask("tasks", "kill", "-s", "KILL")},
+	{"ctr task rm -f", 5, onTask("tasks", "rm", "-f")},
+	{"ctr task pause", 3, (*chaos).pause},
+	{"ctr container rm", 5, (*chaos).removeContainer},
+	{"ctr snapshot rm", 4, (*chaos).removeSnapshot},
+	{"ctr label edit", 4, (*chaos).editLabels},
+	{"manifest: env", 6, (*chaos).editEnv},
+	{"manifest: container added or removed", 5, (*chaos).addOrRemove},
+	{"manifest: file renamed", 3, (*chaos).rename},
+	{"manifest: comment", 2, (*chaos).comment},
+	{"manifest: truncated, mended later", 3, (*chaos).damage},
+	{"manifest: invalid, mended later", 3, (*chaos).damage},
+	{"disk full, 10 s: state", 1, (*chaos).fillDisk},
+	{"disk full, 10 s: containerd", 1, (*chaos).fillDisk},
 	{"disk full, 10 s: logs", 1, (*chaos).fillDisk},
 }
 
@@ -62,7 +62,7 @@ func (c *chaos) storm(length time.Duration) {
 		c.keepAppointments(now)
 		c.supervise()
 		if !now.Before(next) {
-			next = now.Add(time.Second + time.Duration(c.dice.Int64N(int64(1200*time.Millisecond))))
+			next = now.Add(time.Second + time.Duration(c.dice.Int64N(int64(time.Second))))
 			c.strike(now.Before(lasting))
 		}
 		if now.Sub(judged) >= judgeInterval {
@@ -77,19 +77,11 @@ func (c *chaos) storm(length time.Duration) {
 	}
 }
 
-// strike makes the fault that the dice say, or another when that one misses.
+// strike makes the next fault of the deck, or the one after it when that misses.
 func (c *chaos) strike(mayKillUs bool) {
 	GinkgoHelper()
-	total := 0
-	for _, f := range faults {
-		total += f.weight
-	}
 	for range 5 {
-		n, i := c.dice.IntN(total), 0
-		for ; n >= faults[i].weight; i++ {
-			n -= faults[i].weight
-		}
-		f := faults[i]
+		f := faults[c.draw()]
 		if strings.HasPrefix(f.kind, "kill -9 of us") && !mayKillUs {
 			continue
 		}
@@ -104,6 +96,19 @@ func (c *chaos) strike(mayKillUs bool) {
 			c.log = append(c.log, chaosFault{began, "missed: " + f.kind, target + ": " + err.Error()})
 		}
 	}
+}
+
+// draw takes a card off the deck, and shuffles a new one when there is none: so every kind has its turn.
+func (c *chaos) draw() int {
+	if len(c.deck) == 0 {
+		for i, f := range faults {
+			c.deck = append(c.deck, slices.Repeat([]int{i}, f.cards)...)
+		}
+		c.dice.Shuffle(len(c.deck), func(i, j int) { c.deck[i], c.deck[j] = c.deck[j], c.deck[i] })
+	}
+	card := c.deck[0]
+	c.deck = c.deck[1:]
+	return card
 }
 
 // keepAppointments does what is due.

@@ -35,6 +35,8 @@ const (
 	// lastingShare is the share of the run, at its end, in which we are not killed, so that one process of ours has
 	// lived through many faults when its memory and descriptors are counted.
 	lastingShare = 0.25
+	// faultsPerMinute is how many have to be made for a run to count.
+	faultsPerMinute = 20
 )
 
 // chaosResult is the last line of the whole run.
@@ -57,8 +59,11 @@ var _ = Describe("Chaos", Label("chaos"), func() {
 		c.storm(time.Duration(*chaosMinutes * float64(time.Minute)))
 		c.calmDown()
 		slowest := c.converge()
-		c.endWatch()
+		c.unwatch()
 		c.after(before)
+		if least := int(faultsPerMinute * *chaosMinutes); c.struck() < least {
+			c.violate("not covered: %d faults, and not %d", c.struck(), least)
+		}
 		c.report(slowest)
 		Expect(c.violations).To(BeEmpty(), "see above")
 	})
@@ -69,6 +74,7 @@ type chaos struct {
 	*host
 	seed   uint64
 	dice   *rand.Rand
+	deck   []int // of faults
 	client *containerd.Client
 	realms []*chaosRealm
 	disks  map[string]*disk
@@ -139,6 +145,12 @@ func newChaos(ctx context.Context) *chaos {
 		c.write(r.file, c.manifest(r))
 	}
 	c.launch(chaosFlags...)
+	DeferCleanup(func() {
+		if chaosResult == "" {
+			c.violate("cut short, for the reason below")
+			c.report(0)
+		}
+	})
 	return c
 }
 

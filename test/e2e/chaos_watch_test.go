@@ -9,11 +9,13 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
 	tasktypes "github.com/containerd/containerd/api/types/task"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
+	. "github.com/onsi/ginkgo/v2"
 )
 
 // tree is the first process of a container's process tree, as /proc shows it.
@@ -72,13 +74,14 @@ func parentPid(pid int) (int, error) {
 	return strconv.Atoi(values[0])
 }
 
-// watch looks at all processes, again and again, until endWatch.
+// watch looks at all processes, again and again, until unwatch.
 func (c *chaos) watch() {
 	stop, ended := make(chan struct{}), make(chan struct{})
-	c.unwatch = func() {
+	c.unwatch = sync.OnceFunc(func() {
 		close(stop)
 		<-ended
-	}
+	})
+	DeferCleanup(c.unwatch)
 	go func() {
 		defer close(ended)
 		ticker := time.NewTicker(watchInterval)
@@ -93,8 +96,6 @@ func (c *chaos) watch() {
 		}
 	}()
 }
-
-func (c *chaos) endWatch() { c.unwatch() }
 
 // look is one sample of all processes: P5 and P4.
 func (c *chaos) look() {
