@@ -29,8 +29,8 @@ build: ## build bin/kukeon-reconciler
 .PHONY: test
 test: deps-test tools build ## everything: unit and integration tests, end-to-end on containerd 2.4 and on 1.6
 	go test -p 2 -timeout 20m $$(go list ./... | grep -v /test/e2e)
-	CONTAINERD_VERSION=2.4 go test ./test/e2e/... -count=1 -timeout 20m
-	CONTAINERD_VERSION=1.6 go test ./test/e2e/... -count=1 -timeout 20m
+	CONTAINERD_VERSION=2.4 go test ./test/e2e/... -count=1 -timeout 20m -ginkgo.label-filter='!crash && !chaos'
+	CONTAINERD_VERSION=1.6 go test ./test/e2e/... -count=1 -timeout 20m -ginkgo.label-filter='!crash && !chaos'
 
 .PHONY: test-unit
 test-unit: ## the tests that need neither root nor a containerd
@@ -43,7 +43,14 @@ test-race: deps-test tools ## the unit and integration tests under the race dete
 .PHONY: e2e
 e2e: deps-test tools build ## the end-to-end tests; CONTAINERD_VERSION=2.4, 1.7 or 1.6
 	$(if $(filter 1.7%,$(CONTAINERD_VERSION)),$(MAKE) tools-1.7)
-	go test ./test/e2e/... -count=1 -timeout 20m
+	go test ./test/e2e/... -count=1 -timeout 20m -ginkgo.label-filter='!crash && !chaos'
+
+.PHONY: crash
+crash: deps-test tools ## break every write of every scenario once (CONTAINERD_VERSION, KINDS=reply-lost,kill-us-after,...)
+	$(if $(filter 1.7%,$(CONTAINERD_VERSION)),$(MAKE) tools-1.7)
+	go test -c -o bin/crash.test ./test/e2e
+	cd test/e2e && ../../bin/crash.test -test.timeout 60m -ginkgo.no-color -ginkgo.label-filter=crash \
+		-crash.kinds "$(KINDS)" -crash.scenarios "$(SCENARIOS)" -crash.write $(or $(WRITE),0)
 
 .PHONY: simulate
 simulate: ## play N=100000 random histories of faults on the whole controller, in fake time (RACE=1: 20000 with -race)

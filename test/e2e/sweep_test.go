@@ -108,7 +108,13 @@ func containerdLog() string { return tail(filepath.Join(daemon.Dir, "containerd.
 // sweep removes namespaces with all that is in them.
 func sweep(ctx context.Context, names ...string) {
 	GinkgoHelper()
-	client, err := containerd.New(daemon.Address)
+	sweepAt(ctx, daemon.Address, names...)
+}
+
+// sweepAt is sweep on another daemon than the suite's.
+func sweepAt(ctx context.Context, address string, names ...string) {
+	GinkgoHelper()
+	client, err := containerd.New(address)
 	Expect(err).NotTo(HaveOccurred())
 	defer client.Close()
 	for _, ns := range names {

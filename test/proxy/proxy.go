@@ -20,7 +20,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -45,6 +44,8 @@ type Call struct {
 	Request []byte
 	// Write numbers the calls that change something, from 1 on, since the start or the last Reset; 0 is a read.
 	Write int
+	// Done says that the daemon has carried it out and answered so, whatever became of the answer.
+	Done bool
 }
 
 func (c Call) String() string { return fmt.Sprintf("%s in %q", c.Method, c.Namespace) }
@@ -72,9 +73,10 @@ type Proxy struct {
 	served   chan struct{}
 	pumps    sync.WaitGroup
 
-	mu     sync.Mutex
-	hook   func(Call) Fault
-	writes []Call
+	mu      sync.Mutex
+	hook    func(Call) Fault
+	writes  []*Call
+	pending int // writes that came in and were not answered yet
 }
 
 // Start serves on a new unix socket what the daemon behind the other one answers. The daemon may come and go.
@@ -124,7 +126,18 @@ func (p *Proxy) Hook(hook func(Call) Fault) {
 func (p *Proxy) Writes() []Call {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return slices.Clone(p.writes)
+	writes := make([]Call, 0, len(p.writes))
+	for _, c := range p.writes {
+		writes = append(writes, *c)
+	}
+	return writes
+}
+
+// Pending is how many writes have come in and were not answered yet.
+func (p *Proxy) Pending() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.pending
 }
 
 // Reset forgets the writes seen so far.
@@ -135,18 +148,36 @@ func (p *Proxy) Reset() {
 }
 
 // register records a call and asks the hook about it.
-func (p *Proxy) register(c Call) Fault {
+func (p *Proxy) register(c *Call) Fault {
 	p.mu.Lock()
 	hook := p.hook
 	if !reads[c.Method] {
+		p.pending++
 		c.Write = len(p.writes) + 1
 		p.writes = append(p.writes, c)
 	}
+	asked := *c
 	p.mu.Unlock()
 	if hook == nil {
 		return Fault{}
 	}
-	return hook(c)
+	return hook(asked)
+}
+
+// answered notes that the caller of a write has its answer.
+func (p *Proxy) answered(c *Call) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if c.Write > 0 {
+		p.pending--
+	}
+}
+
+// done notes what the daemon made of a call.
+func (p *Proxy) done(c *Call, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c.Done = err == nil
 }
 
 // handle passes one call on, of any kind: a unary call is a stream with one message each way.
@@ -157,11 +188,13 @@ func (p *Proxy) handle(_ any, in grpc.ServerStream) error {
 		return err
 	}
 	md, _ := metadata.FromIncomingContext(in.Context())
-	fault := p.register(Call{
+	call := &Call{
 		Method:    shortName(path),
 		Namespace: strings.Join(md.Get("containerd-namespace"), ","),
 		Request:   first,
-	})
+	}
+	fault := p.register(call)
+	defer p.answered(call)
 	if fault.Before != nil {
 		if err := fault.Before(); err != nil {
 			return err
@@ -178,10 +211,11 @@ func (p *Proxy) handle(_ any, in grpc.ServerStream) error {
 	}
 	// It reads until the stream ends, which is after our return: so Close waits for it, and not we.
 	p.pumps.Go(func() { requests(in, out) })
-	if fault.After != nil && !streams[shortName(path)] {
-		return p.withheld(in, out, fault.After)
+	if fault.After != nil && !streams[call.Method] {
+		return p.withheld(call, in, out, fault.After)
 	}
 	err = replies(in, out)
+	p.done(call, err)
 	if fault.After != nil {
 		if lost := fault.After(); lost != nil {
 			return lost
@@ -191,9 +225,10 @@ func (p *Proxy) handle(_ any, in grpc.ServerStream) error {
 }
 
 // withheld lets a unary call's reply go once after has agreed.
-func (p *Proxy) withheld(in grpc.ServerStream, out grpc.ClientStream, after func() error) error {
+func (p *Proxy) withheld(call *Call, in grpc.ServerStream, out grpc.ClientStream, after func() error) error {
 	var reply frame
 	err := out.RecvMsg(&reply)
+	p.done(call, err)
 	if lost := after(); lost != nil {
 		return lost
 	}

@@ -104,8 +104,8 @@ func TestWritesAreCountedAndReadsAreNot(t *testing.T) {
 		check(t, err)
 	}
 	want := []Call{
-		{Method: "Tasks.Create", Namespace: "moby", Request: []byte("x"), Write: 1},
-		{Method: "Tasks.Create", Namespace: "moby", Request: []byte("x"), Write: 2},
+		{Method: "Tasks.Create", Namespace: "moby", Request: []byte("x"), Write: 1, Done: true},
+		{Method: "Tasks.Create", Namespace: "moby", Request: []byte("x"), Write: 2, Done: true},
 	}
 	if diff := cmp.Diff(want, s.Writes()); diff != "" {
 		t.Error(diff)

@@ -1,0 +1,79 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+)
+
+// descriptors counts what our processes, `run` and `logd`, hold open, by what it is.
+type descriptors map[string]int
+
+func (l *life) descriptors() descriptors {
+	GinkgoHelper()
+	counts := descriptors{}
+	for _, pid := range processes(l.runDir) {
+		command := "logd"
+		if pid == l.process.Process.Pid {
+			command = "run"
+		}
+		links, err := filepath.Glob(proc(pid, "fd/*"))
+		if err != nil {
+			panic(err) // the pattern is bad
+		}
+		for _, link := range links {
+			target, err := os.Readlink(link)
+			if err != nil {
+				continue // closed just now
+			}
+			if what, inode, ok := strings.Cut(target, ":["); ok {
+				target = what
+				if what == "socket" && internet(pid, strings.TrimSuffix(inode, "]")) {
+					continue // to a registry: the client keeps one or two for the next pull, for a while
+				}
+			}
+			counts[command+" "+l.plain(target)]++
+		}
+	}
+	return counts
+}
+
+// fdLimit is how long a descriptor may outlive what it was opened for.
+const fdLimit = 5 * time.Second
+
+// leaked waits until nothing more is open than after the undisturbed run, and returns an error when that does not come.
+func (l *life) leaked(undisturbed descriptors) error {
+	for began := time.Now(); ; time.Sleep(lookEvery) {
+		var lines []string
+		open := l.descriptors()
+		for _, what := range slices.Sorted(maps.Keys(open)) {
+			if open[what] > undisturbed[what] {
+				lines = append(lines, fmt.Sprintf("%s: %d, %d undisturbed", what, open[what], undisturbed[what]))
+			}
+		}
+		if lines == nil {
+			return nil
+		}
+		if time.Since(began) > fdLimit {
+			return errors.New("left open: " + strings.Join(lines, "; "))
+		}
+	}
+}
+
+// internet reports whether a process's socket is one of TCP.
+func internet(pid int, inode string) bool {
+	for _, table := range []string{"net/tcp", "net/tcp6"} {
+		data, err := os.ReadFile(proc(pid, table))
+		if err == nil && slices.Contains(strings.Fields(string(data)), inode) {
+			return true
+		}
+	}
+	return false
+}

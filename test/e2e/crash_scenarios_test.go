@@ -1,0 +1,156 @@
+package e2e
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/containerd/containerd/api/services/tasks/v1"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/static"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+)
+
+// scenario is one thing that happens to a realm. Each of its writes is broken once.
+type scenario struct {
+	name string
+	// arrange prepares the host beside us; may be nil. Nothing is broken yet.
+	arrange func(l *life) error
+	// act is what a person does, or a process.
+	act func(l *life) error
+}
+
+// A course is a row of scenarios, each of which begins where the one before ends: so that most points need no
+// preparation of their own.
+type course []scenario
+
+var courses = []course{
+	{
+		{name: "new realm", act: func(l *life) error {
+			l.containers = map[string]string{"db": l.containerOf("db", image("sleeps")), "web": l.containerOf("web", image("sleeps"))}
+			return l.declare()
+		}},
+		{name: "add a container", act: func(l *life) error {
+			l.containers["more"] = l.containerOf("more", image("sleeps"))
+			return l.declare()
+		}},
+		{name: "change spec", act: func(l *life) error {
+			l.containers["web"] = l.containerOf("web", image("sleeps"), "env: [COLOR=green]")
+			return l.declare()
+		}},
+		{name: "live update", act: func(l *life) error {
+			l.containers["web"] = l.containerOf("web", image("sleeps"), "env: [COLOR=green]", "labels: {team: edge}", "restartBackoffSeconds: 2")
+			return l.declare()
+		}},
+		{name: "restart after exit", act: func(l *life) error {
+			return l.killTask("db")
+		}},
+		{name: "change image", act: func(l *life) error {
+			ref, err := l.push("second")
+			if err != nil {
+				return err
+			}
+			l.containers["db"] = l.containerOf("db", ref)
+			return l.declare()
+		}},
+		{name: "rename the manifest", act: func(l *life) error {
+			before := l.file
+			l.file = "renamed-" + before
+			return os.Rename(filepath.Join(l.manifests, before), filepath.Join(l.manifests, l.file))
+		}},
+		{name: "pull", act: func(l *life) error {
+			ref, err := l.push("third")
+			if err != nil {
+				return err
+			}
+			l.spec = "  images: [{image: \"" + ref + "\"}]\n"
+			return l.declare()
+		}},
+		{name: "remove one", act: func(l *life) error {
+			delete(l.containers, "more")
+			return l.declare()
+		}},
+		{name: "remove the realm", act: (*life).remove},
+	},
+	{
+		{name: "take over", arrange: func(l *life) error {
+			ctx, cancel := context.WithTimeout(context.Background(), ctrLimit)
+			defer cancel()
+			_, err := l.daemon.Ctr(ctx, l.namespace(), "images", "import", archive("sleeps"))
+			return err
+		}, act: func(l *life) error {
+			l.containers = map[string]string{"web": l.containerOf("web", imported("sleeps"), "imagePullPolicy: Never")}
+			return l.declare()
+		}},
+		{name: "remove the realm, not the image", act: (*life).remove},
+	},
+}
+
+// life is one realm of a rig on its way through a course.
+type life struct {
+	*rig
+	realm  string // without the host's suffix
+	course course
+	next   int // scenario
+
+	file       string            // its manifest
+	spec       string            // lines of its manifest beside the containers
+	containers map[string]string // lines of its manifest
+}
+
+func (l *life) namespace() string { return l.host.namespace(l.realm) }
+func (l *life) name() string      { return l.host.name(l.realm) }
+
+// declare writes the manifest.
+func (l *life) declare() error {
+	var lines []string
+	for _, id := range []string{"db", "more", "web"} {
+		if line := l.containers[id]; line != "" {
+			lines = append(lines, line)
+		}
+	}
+	temp := filepath.Join(l.manifests, "."+l.file)
+	if err := os.WriteFile(temp, []byte(l.realmWith(l.realm, l.spec, lines...)), 0o644); err != nil {
+		return err
+	}
+	return os.Rename(temp, filepath.Join(l.manifests, l.file))
+}
+
+// remove removes the manifest.
+func (l *life) remove() error {
+	l.containers = nil
+	return os.Remove(filepath.Join(l.manifests, l.file))
+}
+
+// killTask kills a container's process, as its crash would.
+func (l *life) killTask(id string) error {
+	ctx, cancel := context.WithTimeout(namespaces.WithNamespace(context.Background(), l.namespace()), ctrLimit)
+	defer cancel()
+	_, err := l.client.TaskService().Kill(ctx, &tasks.KillRequest{ContainerID: id, Signal: 9, All: true})
+	return err
+}
+
+// push puts an image into the registry that nobody has yet: the image "sleeps" with one more small layer.
+func (l *life) push(name string) (ref string, err error) {
+	var layer bytes.Buffer
+	w := tar.NewWriter(&layer)
+	text := []byte(l.name() + " " + name)
+	err = w.WriteHeader(&tar.Header{Name: "etc/whose", Mode: 0o644, Size: int64(len(text))})
+	if err == nil {
+		_, err = w.Write(text)
+	}
+	if closeErr := w.Close(); err != nil || closeErr != nil {
+		return "", errors.Join(err, closeErr)
+	}
+	var img v1.Image
+	if img, err = mutate.AppendLayers(images["sleeps"], static.NewLayer(layer.Bytes(), types.OCIUncompressedLayer)); err != nil {
+		return "", err
+	}
+	return registry.Push(context.Background(), strings.ReplaceAll(l.name(), "_", "-")+"-"+name+":1", img)
+}
