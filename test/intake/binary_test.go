@@ -181,7 +181,7 @@ func feedBinary(t *testing.T, g *generator, refused []int) {
 			figures.fail(t, s, "the daemon: "+why)
 		}
 	}
-	figures.hosts = append(figures.hosts, fmt.Sprintf(
+	figures.note(t, fmt.Sprintf(
 		"%d through the compiled daemon on containerd %s in %s: %s of CPU for each with four looks, at most %s of memory",
 		m.fed, m.daemon.Version, time.Since(began).Round(time.Second), (m.cpu()/time.Duration(max(1, m.fed))).Round(time.Millisecond), m.peak()))
 }

@@ -152,7 +152,7 @@ func feedHouse(t *testing.T, g *generator, refused []int) {
 			})
 		}
 	})
-	figures.hosts = append(figures.hosts, fmt.Sprintf("\n%d through the whole controller on a containerd in memory, 20 s of its time each, in %s", fed, time.Since(began).Round(time.Second)))
+	figures.note(t, fmt.Sprintf("%d through the whole controller on a containerd in memory, 20 s of its time each, in %s", fed, time.Since(began).Round(time.Second)))
 }
 
 // feed puts one bad file in place for a while, and says what it changed.

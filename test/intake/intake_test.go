@@ -1,7 +1,7 @@
 package intake
 
 import (
-	"cmp"
+	stdcmp "cmp"
 	"flag"
 	"fmt"
 	"os"
@@ -10,7 +10,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"kukeon.io/kukeon-reconciler/manifests"
 )
@@ -67,6 +70,12 @@ func (y *tally) fail(t *testing.T, s specimen, why string) {
 	if y.failures++; y.failures <= 40 {
 		t.Errorf("%s, -seed %d -only %d: %s\n%s", s, *seed, s.n, why, excerpt(s.data))
 	}
+}
+
+// note keeps a line for the end.
+func (y *tally) note(t *testing.T, line string) {
+	t.Log(line)
+	y.hosts = append(y.hosts, line)
 }
 
 // excerpt shows the beginning of a file.
@@ -197,10 +206,11 @@ func (y *tally) print() {
 			fmt.Printf("  %9s %6d KiB  specimen %d, %s\n", c.cpu.Round(10*time.Microsecond), c.memory>>10, c.specimen.n, c.specimen.kind)
 		}
 	}
-	worst("CPU", func(a, b cost) int { return cmp.Compare(b.cpu, a.cpu) })
-	worst("memory", func(a, b cost) int { return cmp.Compare(b.memory, a.memory) })
+	worst("CPU", func(a, b cost) int { return stdcmp.Compare(b.cpu, a.cpu) })
+	worst("memory", func(a, b cost) int { return stdcmp.Compare(b.memory, a.memory) })
 	table("refused by a rule that the schema cannot say:", y.beyond)
 	table("accepted although the schema objects, by a rule of the format:", y.meant)
+	fmt.Println()
 	for _, line := range y.hosts {
 		fmt.Println(line)
 	}
@@ -221,8 +231,32 @@ func table(title string, counts map[string]int) {
 	for k := range counts {
 		keys = append(keys, k)
 	}
-	slices.SortFunc(keys, func(a, b string) int { return cmp.Or(cmp.Compare(counts[b], counts[a]), cmp.Compare(a, b)) })
+	slices.SortFunc(keys, func(a, b string) int { return stdcmp.Or(stdcmp.Compare(counts[b], counts[a]), stdcmp.Compare(a, b)) })
 	for _, k := range keys {
 		fmt.Printf("  %5d  %s\n", counts[k], k)
 	}
+}
+
+// TestTheChecksSeeAnEdit proves that a file which does change something is noticed: by the desk, by the controller and
+// by the oracle.
+func TestTheChecksSeeAnEdit(t *testing.T) {
+	edited := specimen{kind: "edit", path: "main.yaml", data: []byte(strings.Replace(mainManifest, "    - id: web\n", "    - id: other\n", 1))}
+	d := newDesk(t, filepath.Join(scratch(t), "realms.d"))
+	v := d.measure(t, edited)
+	if v.refused() || cmp.Diff(substance(d.accepted), substance(v.decision.Accepted)) == "" {
+		t.Errorf("the desk sees nothing: %v", v.decision.Problems)
+	}
+	if objections, err := newOracle(t).judge(edited.data); err != nil || len(objections) > 0 {
+		t.Errorf("the oracle objects: %v %v", objections, err)
+	}
+	dir := scratch(t)
+	lay(t, filepath.Join(dir, "realms.d"))
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, dir)
+		defer h.stop()
+		h.idle(5 * time.Second)
+		if h.feed(t, edited) == "" {
+			t.Error("the controller's check sees nothing")
+		}
+	})
 }
