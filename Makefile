@@ -77,9 +77,9 @@ intake: deps-test tools ## throw N=10000 bad manifests and as many path attacks 
 
 .PHONY: fuzz
 fuzz: ## fuzz each of the three native targets for FUZZTIME=60s
-	go test -run '^$$' -fuzz '^FuzzDecode$$' -fuzztime $(or $(FUZZTIME),60s) ./manifests
-	go test -run '^$$' -fuzz '^FuzzDirectory$$' -fuzztime $(or $(FUZZTIME),60s) ./internal/source
-	go test -run '^$$' -fuzz '^FuzzStore$$' -fuzztime $(or $(FUZZTIME),60s) ./internal/store
+	go test -run '^$$' -fuzz '^FuzzDecode$$' -fuzztime $(or $(FUZZTIME),60s) -fuzzminimizetime 10x ./manifests
+	go test -run '^$$' -fuzz '^FuzzDirectory$$' -fuzztime $(or $(FUZZTIME),60s) -fuzzminimizetime 10x ./internal/source
+	go test -run '^$$' -fuzz '^FuzzStore$$' -fuzztime $(or $(FUZZTIME),60s) -fuzzminimizetime 10x ./internal/store
 
 .PHONY: bench
 bench: deps tools build ## measure speed and size against the floor, as a table

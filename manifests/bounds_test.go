@@ -89,16 +89,6 @@ func TestAnyBytesDecodeSoundly(t *testing.T) {
 	})
 }
 
-func FuzzDecode(f *testing.F) {
-	for _, data := range goodManifests(f) {
-		f.Add(data)
-	}
-	f.Add([]byte(goodRealm))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		checkSound(t, data, Decode("a.yaml", data))
-	})
-}
-
 // threadCPU runs do on a thread of its own and returns the CPU time it took there, collector not included.
 func threadCPU(t testing.TB, do func()) time.Duration {
 	t.Helper()
