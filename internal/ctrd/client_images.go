@@ -114,5 +114,26 @@ func (c *Client) Unpack(ctx context.Context, ns, ref, snapshotter string) error 
 	if err != nil {
 		return err
 	}
-	return containerd.NewImageWithPlatform(c.client, record, platforms.Default()).Unpack(ctx, snapshotter)
+	image := containerd.NewImageWithPlatform(c.client, record, platforms.Default())
+	if err := c.tie(ctx, image, snapshotter); err != nil {
+		return err
+	}
+	return image.Unpack(ctx, snapshotter)
+}
+
+// tie has an image keep its snapshots from the garbage collection. The client does that after it has made the last of
+// them; when that write is lost they look complete, nobody does it again, and they go with the next collection.
+func (c *Client) tie(ctx context.Context, image containerd.Image, snapshotter string) error {
+	config, err := image.Config(ctx)
+	if err != nil {
+		return err
+	}
+	layers, err := image.RootFS(ctx)
+	if err != nil {
+		return err
+	}
+	label := "containerd.io/gc.ref.snapshot." + snapshotter
+	info := content.Info{Digest: config.Digest, Labels: map[string]string{label: identity.ChainID(layers).String()}}
+	_, err = c.client.ContentStore().Update(ctx, info, "labels."+label)
+	return err
 }
