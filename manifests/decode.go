@@ -277,7 +277,17 @@ func (w *walker) identify(n *yaml.Node, doc *Document) {
 	default:
 		doc.RealmName = lookup(n, "spec", "realmId")
 	}
+	if !canBeShown(doc.Name) {
+		doc.Name = ""
+	}
+	if !canBeShown(doc.RealmName) {
+		doc.RealmName = ""
+	}
 }
+
+// canBeShown reports whether a name is one to tell people of, though it may be none that a realm can have: what is
+// refused is listed by its name.
+func canBeShown(name string) bool { return len(name) <= 2*MaxNameLength && printable(name) == name }
 
 // decodeAs returns the document as a T, or nil when it has Error problems.
 func decodeAs[T any](w *walker, n *yaml.Node, kind Kind, validate func(*walker, *T)) *T {
