@@ -114,9 +114,13 @@ func (c *compiler) containers(d *draft) {
 
 // sameID refuses containers of one id that stand in different documents; inside a document decoding does.
 func (c *compiler) sameID(d *draft, all []declared) {
-	for i, one := range all {
-		for j, other := range all {
-			if i != j && one.spec.ID == other.spec.ID && one.doc.Position != other.doc.Position {
+	byID := map[string][]declared{}
+	for _, one := range all {
+		byID[one.spec.ID] = append(byID[one.spec.ID], one)
+	}
+	for _, one := range all {
+		for _, other := range byID[one.spec.ID] {
+			if one.doc.Position != other.doc.Position {
 				c.refuse(one.doc, one.field+".id", fmt.Sprintf("container %q of realm %q is also declared at %s; keep one",
 					one.spec.ID, d.name, place(other.doc, other.field+".id")))
 				break
