@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -31,10 +32,10 @@ const realTests = "Real"
 // ladder is what is climbed for a patch; nil is the control run.
 func (c *scratch) ladder(p *patch) []rung {
 	var own []string
-	rungs := []rung{}
+	var rungs []rung
 	if p != nil {
-		own = p.packages
-		rungs = append(rungs, rung{"its own tests", append([]string{"-skip", realTests}, own...)})
+		own = p.nearest()
+		rungs = append(rungs, rung{"nearest tests", append([]string{"-skip", realTests}, own...)})
 	}
 	rest := slices.DeleteFunc(slices.Clone(units), func(pkg string) bool { return slices.Contains(own, pkg) })
 	return append(rungs,
@@ -43,6 +44,9 @@ func (c *scratch) ladder(p *patch) []rung {
 		rung{"real containerd", []string{"-run", realTests, "./internal/ctrd"}},
 	)
 }
+
+// violated finds the property that the simulation names, and the seed of the history that violates it.
+var violated = regexp.MustCompile(`_test\.go:\d+: ((?:seed \d+: )?P\d+)`)
 
 // finding is a test that failed.
 type finding struct {
@@ -66,12 +70,15 @@ func (c *scratch) climb(ctx context.Context, p *patch) (*finding, error) {
 			continue
 		}
 		f := &finding{rung: r.name, test: failed[0], output: output}
-		if p == nil || p.expected == r.name {
+		if law := violated.FindStringSubmatch(output); law != nil {
+			f.test += ", " + law[1]
+		}
+		if p == nil {
 			return f, nil
 		}
 		if i := slices.IndexFunc(failed, func(test string) bool { return strings.HasPrefix(test, p.expected) }); i >= 0 {
 			f.test = failed[i]
-		} else {
+		} else if c.rungs.String() == "" {
 			f.remark = "; expected was " + p.expected
 		}
 		return f, nil

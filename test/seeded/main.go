@@ -38,7 +38,7 @@ type settings struct {
 func main() {
 	s := settings{run: regexp.MustCompile(""), rungs: regexp.MustCompile("")}
 	flag.Func("run", "seed only the bugs whose names match this regular expression", pattern(&s.run))
-	flag.Func("rungs", "climb only the rungs whose names match: its own tests, units, simulation, real containerd", pattern(&s.rungs))
+	flag.Func("rungs", "climb only the rungs whose names match: nearest tests, units, simulation, real containerd", pattern(&s.rungs))
 	flag.BoolVar(&s.control, "control", true, "climb the whole ladder without a bug first; it has to catch nothing")
 	flag.IntVar(&s.histories, "histories", 1500, "how many histories the simulation plays")
 	flag.Uint64Var(&s.seed, "seed", 1, "the simulation's first seed")

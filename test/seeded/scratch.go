@@ -28,7 +28,7 @@ type patch struct {
 	// name says what the product does wrong with it.
 	name string
 	text []byte
-	// expected is the test that should catch it, as `package Test` or the name of a rung.
+	// expected is the test that should catch it, or how its name begins, as internal/plan.TestPlans/a-sentence.
 	expected string
 	// packages are those that it changes, as ./internal/plan.
 	packages []string
@@ -70,6 +70,14 @@ func readPatches(match *regexp.Regexp) ([]patch, error) {
 		return nil, errors.New("no patch has such a name")
 	}
 	return out, nil
+}
+
+// nearest are the packages whose tests are run first: those that it changes, and that of the test that should catch it.
+func (p patch) nearest() []string {
+	pkg, _, _ := strings.Cut(p.expected, ".")
+	out := append(slices.Clone(p.packages), "./"+pkg)
+	slices.Sort(out)
+	return slices.Compact(out)
 }
 
 // scratch is the copy of the product.
@@ -128,7 +136,7 @@ func unpack(archive []byte, dir string) error {
 
 // apply puts a patch in, or takes it out.
 func (c *scratch) apply(ctx context.Context, p patch, out bool) error {
-	args := []string{"apply", "--whitespace=nowarn"}
+	args := []string{"apply", "-C1", "--whitespace=nowarn"}
 	if out {
 		args = append(args, "--reverse")
 	}
