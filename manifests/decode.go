@@ -22,7 +22,7 @@ const (
 	MaxFileBytes = 1 << 20
 	// maxNodes bounds a document's YAML nodes, also once its aliases are filled in. A node costs about 2 us and 800
 	// bytes, and no file may cost more than 50 ms and 32 MiB. A thousand containers of eight fields fit.
-	maxNodes = 20_000
+	maxNodes = 18_000
 	// maxMarks bounds the bytes that can begin a node, which are counted before a tree is built: the tree
 	// costs some 200 bytes for each.
 	maxMarks = 2 * maxNodes

@@ -39,6 +39,7 @@ func Compile(scan manifests.Scan, opts Options, namespaces []state.NamespaceSumm
 		namespaces: map[state.Namespace]state.NamespaceSummary{},
 		drafts:     map[state.RealmName]*draft{},
 		waits:      map[state.RealmName]string{},
+		refs:       map[string]string{},
 		problems:   slices.Clone(scan.Problems),
 	}
 	for _, n := range namespaces {
@@ -71,6 +72,8 @@ type compiler struct {
 	// waits tells why realms are not to be accepted yet although nothing is wrong with them.
 	waits    map[state.RealmName]string
 	problems []manifests.Problem
+	// refs are image references, completed, by what the manifests write.
+	refs map[string]string
 }
 
 // draft is one realm in the making: all documents that name it.

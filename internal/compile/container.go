@@ -92,7 +92,7 @@ func (c *compiler) spec(m manifests.ContainerSpec, own declared) state.Spec {
 	}
 	var err error
 	if m.Image != "" {
-		s.Image, err = manifests.NormalizeImage(m.Image)
+		s.Image, err = c.normalize(m.Image)
 		check("image", err)
 	}
 	s.Security, err = security(m.SecurityOpts)
@@ -100,6 +100,19 @@ func (c *compiler) spec(m manifests.ContainerSpec, own declared) state.Spec {
 	s.Capabilities, err = capabilities(m.Capabilities)
 	check("capabilities", err)
 	return s
+}
+
+// normalize is manifests.NormalizeImage, once for each reference: it is what a container costs most, and many have the
+// same.
+func (c *compiler) normalize(image string) (string, error) {
+	if ref, known := c.refs[image]; known {
+		return ref, nil
+	}
+	ref, err := manifests.NormalizeImage(image)
+	if err == nil {
+		c.refs[image] = ref
+	}
+	return ref, err
 }
 
 // mounts joins both ways to write a mount. They are sorted, so that a mount stands after those it lies below and
