@@ -148,3 +148,28 @@ func TestARemovalThatWaitsForACompleteLookIsNeitherAnOrphanNorInSync(t *testing.
 		}
 	})
 }
+
+func TestWhatIsBroughtBackWhileItIsBeingStoppedStartsAgainWhateverItsPolicy(t *testing.T) {
+	for _, policy := range []string{"always", "on-failure", "never"} {
+		t.Run(policy, func(t *testing.T) {
+			play(t, func(t *testing.T, h *house) {
+				h.daemon.Behave(func(_, id string, _ int) (fakectrd.Process, bool) {
+					return fakectrd.Process{TermAfter: 5 * time.Second}, id == "job"
+				})
+				job := func(env string) string {
+					return realm("main", "db", "web") + "  - {id: job, image: web:1, restartPolicy: " + policy + ", env: [A=" + env + "]}\n"
+				}
+				h.files.write("main.yaml", job("b"))
+				h.idle(15 * time.Second)
+				h.files.write("main.yaml", job("c"))
+				h.idle(2 * time.Second)
+				h.files.write("main.yaml", job("b"))
+				h.idle(time.Minute)
+				if main := h.realm("main"); h.pids("kukeon-main")["job"] == 0 || h.daemon.Run("kukeon-main", "job").Starts != 2 {
+					k, _ := main.Find("job")
+					t.Errorf("%d starts; %s: %s", h.daemon.Run("kukeon-main", "job").Starts, k.Phase, k.Message)
+				}
+			})
+		})
+	}
+}

@@ -39,11 +39,19 @@ func (h *Host) stop(ctx context.Context, at target, op plan.Stop) error {
 	case state.TaskCreated:
 		return h.kill(ctx, at.ns, op.ID) // it has nothing to end gracefully
 	}
+	if op.Grace > 0 {
+		if err := h.signal(ctx, at.ns, op.ID, h.stopSignal(ctx, at.ns, c, op.Signal), false); err != nil {
+			return err
+		}
+	}
+	// Once the signal is sent, and not before: what ends by itself until then has ended by itself.
+	if op.Unmark {
+		if err := absent(h.setStart(ctx, at.ns, &c, nil, "")); err != nil {
+			return err
+		}
+	}
 	if op.Grace <= 0 {
 		return h.kill(ctx, at.ns, op.ID)
-	}
-	if err := h.signal(ctx, at.ns, op.ID, h.stopSignal(ctx, at.ns, c, op.Signal), false); err != nil {
-		return err
 	}
 	if state.TaskStatus(t.Status) == state.TaskPaused {
 		if err := h.resumeTask(ctx, at.ns, op.ID); err != nil {

@@ -125,7 +125,8 @@ func (d *differ) end(o state.ObservedContainer, stop state.StopSettings, why Rea
 	case state.TaskUnknown:
 		d.leave(containerObject(o.ID), ReasonUnknown, unknownTask)
 	case state.TaskRunning, state.TaskPaused, state.TaskCreated:
-		d.do(Stop{base{why}, o.ID, stop.Signal, time.Duration(stop.GraceSeconds) * time.Second})
+		ends := o.Record != nil && o.Record.Spec.Restart.Policy != state.RestartAlways
+		d.do(Stop{base{why}, o.ID, stop.Signal, time.Duration(stop.GraceSeconds) * time.Second, ends})
 	default:
 		d.do(Remove{base{why}, o.ID, o.SnapshotKey})
 	}
@@ -218,6 +219,10 @@ func (d *differ) life(c state.Container, o state.ObservedContainer) {
 		}
 		d.ended(c, o, started, lastExit(c, o, started))
 	case state.TaskStopped:
+		if !ran && !d.finished(c) { // we stopped it, and it was brought back; or its next start was cut off
+			d.start(c, Reason{ReasonMissing, "not running", c.Origin}, nil, true)
+			return
+		}
 		d.ended(c, o, started, state.Exit{Code: o.Task.ExitCode, At: o.Task.ExitedAt})
 	}
 }

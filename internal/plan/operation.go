@@ -163,6 +163,9 @@ type Stop struct {
 	ID     state.ContainerID
 	Signal string // empty: the image's, else SIGTERM
 	Grace  time.Duration
+	// Unmark takes LabelStarted off, so that the exit is ours and not the container's own last one: brought back
+	// meanwhile, it starts again.
+	Unmark bool
 }
 
 // Object implements Operation.

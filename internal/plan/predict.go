@@ -65,6 +65,9 @@ func predictTask(have *state.Observed, op Operation, now time.Time) {
 	case Resume:
 		c.Task.Status, c.Task.Since = state.TaskRunning, now
 	case Stop:
+		if op.Unmark {
+			c.Labels = merge(c.Labels, nil, []string{state.LabelStarted})
+		}
 		c.Task = state.Task{Status: state.TaskStopped, ExitCode: 143, ExitedAt: now, Since: now}
 	case Complete:
 		c.Labels = merge(c.Labels, op.Labels, nil)

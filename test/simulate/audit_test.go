@@ -22,7 +22,7 @@ const (
 // allowed are the operations as part of which a call may be made.
 var allowed = map[string][]string{
 	"CreateContainer": {"Create", "Clean"},
-	"UpdateContainer": {"Update", "Start", "Complete"},
+	"UpdateContainer": {"Stop", "Update", "Start", "Complete"},
 	"DeleteContainer": {"Remove", "Clean"},
 	"CreateTask":      {"Start"},
 	"StartTask":       {"Start"},
@@ -183,6 +183,10 @@ func (c *checker) began(ns, realm string, op plan.Operation) (end func(error)) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	// A record without a snapshot only serves to clean up a task that lost its own.
+	if r := record; r != nil && r.Labels[state.LabelOwner] == owner && r.SnapshotKey != "" && (recordOf(r) == nil || recordOf(r).Spec.Image != r.Image) {
+		c.failLocked("P7", "%s in %s: the container has another effective spec than what is recorded: %+v", op, ns, recordOf(r))
+	}
 	if *trace {
 		fmt.Println(time.Since(c.began0), "  ", ns, op, "--", op.Because())
 	}
