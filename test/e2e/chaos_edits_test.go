@@ -37,6 +37,30 @@ func (c *chaos) editEnv(kind string) (string, error) {
 	return fmt.Sprintf("%s rev %d", c.mark(d), d.rev), nil
 }
 
+// editEnvAndBack may find a container in the middle of its end: it has to run all the same, as it did before.
+func (c *chaos) editEnvAndBack(kind string) (string, error) {
+	GinkgoHelper()
+	r := c.editable()
+	if r == nil {
+		return "", errMissed
+	}
+	mine := slices.DeleteFunc(slices.Clone(r.containers), func(d *chaosContainer) bool { return d.calm })
+	d := mine[c.dice.IntN(len(mine))]
+	c.excuse(kind, d, 0)
+	edit := func(by int) {
+		c.disturb(r)
+		c.mu.Lock()
+		d.rev += by
+		c.mu.Unlock()
+		c.put(r)
+	}
+	edit(1)
+	pause := time.Duration(c.dice.IntN(300)) * time.Millisecond
+	c.wait(pause)
+	edit(-1)
+	return fmt.Sprintf("%s for %v", c.mark(d), pause), nil
+}
+
 // addOrRemove lets one container come and go.
 func (c *chaos) addOrRemove(kind string) (string, error) {
 	GinkgoHelper()

@@ -36,6 +36,7 @@ var faults = []struct {
 	{"ctr snapshot rm", 4, (*chaos).removeSnapshot},
 	{"ctr label edit", 4, (*chaos).editLabels},
 	{"manifest: env", 6, (*chaos).editEnv},
+	{"manifest: env, and back within 300 ms", 3, (*chaos).editEnvAndBack},
 	{"manifest: container added or removed", 5, (*chaos).addOrRemove},
 	{"manifest: file renamed", 3, (*chaos).rename},
 	{"manifest: comment", 2, (*chaos).comment},
