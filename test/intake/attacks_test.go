@@ -100,6 +100,28 @@ func (g *generator) large(int) []byte {
 	return g.filled(manifests.MaxFileBytes - g.IntN(manifests.MaxFileBytes)*g.IntN(2))
 }
 
+// many is a file of many good things, about as many as may be, with a bad one at the end.
+func (g *generator) many(turn int) []byte {
+	var b strings.Builder
+	n := pick(g, 900, 2000, 3900, 4100, 6000)
+	line := pick(g, "  - {id: c%d, image: web:1}\n", "  - id: c%d\n    image: web:1\n", "  - {id: c%[1]d, image: web:%[1]d, env: [A=%[1]d]}\n", "  - {id: c%[1]d, image: web:1, volumes: [{source: /a, target: /t%[1]d}]}\n")
+	switch turn % 4 {
+	case 0, 1:
+		b.WriteString(head + "  containers:\n")
+	case 2:
+		b.WriteString(head + "  containers: []\n")
+		line = "---\nkind: Container\nmetadata: {name: c%d}\nspec: {realmId: main, image: web:1}\n"
+		n = min(n, 999)
+	case 3:
+		line = "---\nkind: Realm\nmetadata: {name: r%d}\nspec: {containers: [{id: a, image: web:1}]}\n"
+		n = min(n, 999)
+	}
+	for i := range n {
+		fmt.Fprintf(&b, line, i)
+	}
+	return []byte(b.String() + pick(g, "---\nkind: Nothing\n", "---\n[\n", "bad: 1\n", "---\nkind: Realm\nmetadata: {name: main}\n"))
+}
+
 // filled is a file of a size, made of one thing again and again.
 func (g *generator) filled(size int) []byte {
 	begin := pick(g, head, head+"  containers:\n", head+"  images: [", "kind: Realm\nmetadata: {name: main, labels: {a: '", "", string(g.base()))

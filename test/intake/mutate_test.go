@@ -25,6 +25,7 @@ var mutations = []mutation{
 	{"deep nesting", 5, (*generator).deep},
 	{"1 to 64 MiB", 1, (*generator).huge},
 	{"up to 1 MiB", 2, (*generator).large},
+	{"very many", 2, (*generator).many},
 	{"nasty names", 8, (*generator).names},
 	{"tabs", 4, (*generator).tabs},
 	{"control characters", 5, (*generator).controls},
