@@ -42,3 +42,16 @@ func TestAStartCountsTheExitsBeforeIt(t *testing.T) {
 		})
 	}
 }
+
+// A start writes the counts, and takes the mark of the former start off, in one request before it does anything else.
+// When it is cut off after that, its next try must not count the same exit again.
+func TestAStartThatWasCutOffHasCountedTheExit(t *testing.T) {
+	all := []containerFixture{{ID: "web", Image: "caddy:2", Task: "stopped", Code: 1, Age: "1h", Restarts: 1, Failures: 1, Started: "no"}}
+	p := plan.Diff(wantFixture{Containers: all}.want(), haveFixture{Containers: all, Images: []imageFixture{{Ref: "caddy:2"}}}.have(), plan.Busy{}, clock)
+	if len(p.Operations) != 1 {
+		t.Fatalf("%s", p)
+	}
+	if start, ok := p.Operations[0].(plan.Start); !ok || len(start.Labels) > 0 {
+		t.Errorf("%s, with %v", p, start.Labels)
+	}
+}
