@@ -7,10 +7,13 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	"golang.org/x/sys/unix"
 )
 
 // descriptors counts what our processes, `run` and `logd`, hold open, by what it is.
@@ -33,9 +36,9 @@ func (l *life) descriptors() descriptors {
 			if err != nil {
 				continue // closed just now
 			}
-			if what, inode, ok := strings.Cut(target, ":["); ok {
+			if what, _, ok := strings.Cut(target, ":["); ok {
 				target = what
-				if what == "socket" && internet(pid, strings.TrimSuffix(inode, "]")) {
+				if what == "socket" && internet(pid, filepath.Base(link)) {
 					continue // to a registry: the client keeps one or two for the next pull, for a while
 				}
 			}
@@ -67,13 +70,21 @@ func (l *life) leaked(undisturbed descriptors) error {
 	}
 }
 
-// internet reports whether a process's socket is one of TCP.
-func internet(pid int, inode string) bool {
-	for _, table := range []string{"net/tcp", "net/tcp6"} {
-		data, err := os.ReadFile(proc(pid, table))
-		if err == nil && slices.Contains(strings.Fields(string(data)), inode) {
-			return true
-		}
+// internet reports whether a process's descriptor is a socket of TCP.
+func internet(pid int, descriptor string) bool {
+	GinkgoHelper()
+	number, err := strconv.Atoi(descriptor)
+	Expect(err).NotTo(HaveOccurred())
+	process, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return false // it has ended
 	}
-	return false
+	defer func() { _ = unix.Close(process) }() // only looked at
+	fd, err := unix.PidfdGetfd(process, number, 0)
+	if err != nil {
+		return false // closed just now
+	}
+	defer func() { _ = unix.Close(fd) }()
+	domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
+	return err == nil && (domain == unix.AF_INET || domain == unix.AF_INET6)
 }

@@ -155,11 +155,15 @@ func (l *life) settled(want world) (world, error) {
 	return got, nil
 }
 
-// lasting is nil when another pass finds nothing to do: what we say is as old as our last pass.
+// lasting is nil when another pass finds nothing to do, and containerd no garbage: what we say is as old as our last
+// pass.
 func (l *life) lasting(before world) error {
 	ctx, cancel := context.WithTimeout(context.Background(), commandLimit)
 	defer cancel()
 	if err := l.api().Reconcile(ctx, ""); err != nil {
+		return err
+	}
+	if err := l.collect(); err != nil {
 		return err
 	}
 	after, err := l.settled(nil)

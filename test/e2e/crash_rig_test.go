@@ -140,6 +140,25 @@ func (l *life) again() *life {
 	return l.rig.newLife(l.course)
 }
 
+// keep saves the logs of a failure and the writes that led to it.
+func (l *life) keep(dir, name string) {
+	GinkgoHelper()
+	if dir == "" {
+		return
+	}
+	var text strings.Builder
+	for _, c := range l.proxy.Writes() {
+		fmt.Fprintf(&text, "%d %s %s done=%t\n", c.Write, c.Method, l.plain(objectOf(c)), c.Done)
+	}
+	for _, path := range []string{l.logPath(), filepath.Join(l.daemon.Dir, "containerd.log")} {
+		log, err := os.ReadFile(path)
+		Expect(err).NotTo(HaveOccurred())
+		fmt.Fprintf(&text, "--- %s\n%s", path, log)
+	}
+	Expect(os.MkdirAll(dir, 0o755)).To(Succeed())
+	Expect(os.WriteFile(filepath.Join(dir, strings.ReplaceAll(name, " ", "-")), []byte(text.String()), 0o600)).To(Succeed())
+}
+
 // finish removes what is left of a life.
 func (l *life) finish() {
 	GinkgoHelper()

@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	containersapi "github.com/containerd/containerd/api/services/containers/v1"
-	contentapi "github.com/containerd/containerd/api/services/content/v1"
 	imagesapi "github.com/containerd/containerd/api/services/images/v1"
 	leasesapi "github.com/containerd/containerd/api/services/leases/v1"
 	namespacesapi "github.com/containerd/containerd/api/services/namespaces/v1"
@@ -17,6 +16,9 @@ import (
 
 	"kukeon.io/kukeon-reconciler/test/proxy"
 )
+
+// extracted is the object of all calls that pull and unpack: the key of a snapshot while it is being filled begins so.
+const extracted = "extract"
 
 // objectOf is what a call creates, deletes or changes, as method and name; "" as name when nobody needs to know.
 func objectOf(c proxy.Call) string {
@@ -48,18 +50,17 @@ func objectOf(c proxy.Call) string {
 	case "Tasks.Delete":
 		m := &tasksapi.DeleteTaskRequest{}
 		decode(m, m.GetContainerID)
-	case "Content.Write":
-		m := &contentapi.WriteContentRequest{}
-		decode(m, m.GetRef)
+	case "Content.Write", "Content.Update", "Diff.Apply", "Snapshots.Commit": // all of the one image that is being pulled
+		return extracted
 	case "Images.Create":
 		m := &imagesapi.CreateImageRequest{}
-		decode(m, func() string { return m.GetImage().GetName() })
+		decode(m, func() string { return extracted })
 	case "Leases.Create":
 		m := &leasesapi.CreateRequest{}
 		decode(m, m.GetID)
 	case "Snapshots.Prepare":
 		m := &snapshotsapi.PrepareSnapshotRequest{}
-		decode(m, func() string { id, _, _ := strings.Cut(m.GetKey(), "-"); return id })
+		decode(m, func() string { id, _, _ := strings.Cut(m.GetKey(), "-"); return id }) // "extract-..." or "web-..."
 	}
 	return name
 }

@@ -21,6 +21,7 @@ var (
 	onlyKinds = flag.String("crash.kinds", "", "only these kinds of faults, with commas between them")
 	onlyNames = flag.String("crash.scenarios", "", "only these scenarios, with commas between them")
 	onlyWrite = flag.Int("crash.write", 0, "only this write of each scenario")
+	keepDir   = flag.String("crash.keep", "", "directory for the logs of what fails")
 )
 
 const (
@@ -236,6 +237,7 @@ func (m *matrix) do(r *rig, j job) {
 			if err != nil {
 				failed++
 				m.fail(j, name, err)
+				l.keep(*keepDir, fmt.Sprintf("%s-%s-%d", name, j.kind, j.write))
 				l = l.again()
 			} else {
 				l.next++
