@@ -35,7 +35,7 @@ import (
 // maxMessage is above containerd's own limit of 16 MiB, so that the proxy is never the one that refuses.
 const maxMessage = 32 << 20
 
-// Call is one call that came in.
+// Call is one call that came in. Each message of Content.Write, which the daemon answers one by one, is a call.
 type Call struct {
 	// Method is the last part of the service and the method, "Tasks.Create".
 	Method    string
@@ -55,8 +55,9 @@ func (c Call) String() string { return fmt.Sprintf("%s in %q", c.Method, c.Names
 type Fault struct {
 	// Before runs before the call is passed on; after an error it never is.
 	Before func() error
-	// After runs when the daemon has carried the call out. A unary call's reply is withheld until then; of a stream,
-	// the messages have passed already and only its end is still to come.
+	// After runs when the daemon has carried the call out. A unary call's reply is withheld until then, and so is the
+	// answer to a message of Content.Write; of another stream, the messages have passed already and only its end is
+	// still to come.
 	After func() error
 }
 
@@ -193,6 +194,9 @@ func (p *Proxy) handle(_ any, in grpc.ServerStream) error {
 		Namespace: strings.Join(md.Get("containerd-namespace"), ","),
 		Request:   first,
 	}
+	if dialogues[call.Method] {
+		return p.dialogue(call, in, path, forwarded(md))
+	}
 	fault := p.register(call)
 	defer p.answered(call)
 	if fault.Before != nil {
@@ -222,6 +226,47 @@ func (p *Proxy) handle(_ any, in grpc.ServerStream) error {
 		}
 	}
 	return err
+}
+
+// dialogue passes a stream on in which the daemon answers each message with one: so each is a call of its own.
+func (p *Proxy) dialogue(call *Call, in grpc.ServerStream, path string, md metadata.MD) error {
+	ctx, cancel := context.WithCancel(metadata.NewOutgoingContext(in.Context(), md))
+	defer cancel()
+	out, err := p.upstream.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, path)
+	if err != nil {
+		return err
+	}
+	for {
+		if err := p.exchange(call, in, out); err != nil {
+			return err
+		}
+		var next frame
+		if err := in.RecvMsg(&next); errors.Is(err, io.EOF) {
+			return errors.Join(out.CloseSend(), replies(in, out))
+		} else if err != nil {
+			return err
+		}
+		call = &Call{Method: call.Method, Namespace: call.Namespace, Request: next}
+	}
+}
+
+// exchange passes one message of a dialogue on, and its answer back.
+func (p *Proxy) exchange(call *Call, in grpc.ServerStream, out grpc.ClientStream) error {
+	fault := p.register(call)
+	defer p.answered(call)
+	if fault.Before != nil {
+		if err := fault.Before(); err != nil {
+			return err
+		}
+	}
+	message := frame(call.Request)
+	if err := out.SendMsg(&message); err != nil && !errors.Is(err, io.EOF) {
+		return err // after EOF the answer says why
+	}
+	if fault.After == nil {
+		fault.After = func() error { return nil }
+	}
+	return p.withheld(call, in, out, fault.After)
 }
 
 // withheld lets a unary call's reply go once after has agreed.

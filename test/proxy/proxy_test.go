@@ -22,6 +22,7 @@ const (
 	create    = "/containerd.services.tasks.v1.Tasks/Create"
 	get       = "/containerd.services.tasks.v1.Tasks/Get"
 	write     = "/containerd.services.content.v1.Content/Write"
+	streaming = "/containerd.services.streaming.v1.Streaming/Stream"
 	subscribe = "/containerd.services.events.v1.Events/Subscribe"
 )
 
@@ -150,7 +151,7 @@ func TestAStreamPassesInBothDirectionsWhileItIsOpen(t *testing.T) {
 	ended := false
 	s.Hook(func(Call) Fault { return Fault{After: func() error { ended = true; return nil }} })
 	stream, err := s.client.NewStream(inNamespace(t.Context(), "moby"),
-		&grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, write)
+		&grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, streaming)
 	check(t, err)
 	for _, word := range []string{"one", "two", "three"} {
 		request, reply := frame(word), frame(nil)
@@ -166,6 +167,54 @@ func TestAStreamPassesInBothDirectionsWhileItIsOpen(t *testing.T) {
 	}
 	if got := len(s.Writes()); got != 1 {
 		t.Errorf("the stream counts as %d writes", got)
+	}
+}
+
+func TestEachMessageThatIsAnsweredIsAWriteAndCanBeLost(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		fault Fault
+	}{{"before", Fault{Before: Lose}}, {"after", Fault{After: Lose}}} {
+		t.Run(c.name, func(t *testing.T) {
+			s := newStage(t)
+			s.Hook(func(call Call) Fault {
+				if call.Write == 2 {
+					return c.fault
+				}
+				return Fault{}
+			})
+			stream, err := s.client.NewStream(inNamespace(t.Context(), "moby"),
+				&grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, write)
+			check(t, err)
+			for n, word := range []string{"one", "two"} {
+				request, reply := frame(word), frame(nil)
+				check(t, stream.SendMsg(&request))
+				if err := stream.RecvMsg(&reply); n == 0 && err != nil || n == 1 && status.Code(err) != codes.Unavailable {
+					t.Errorf("%s: %q, %v", word, reply, err)
+				}
+			}
+			want := []Call{
+				{Method: "Content.Write", Namespace: "moby", Request: []byte("one"), Write: 1, Done: true},
+				{Method: "Content.Write", Namespace: "moby", Request: []byte("two"), Write: 2, Done: c.fault.After != nil},
+			}
+			if diff := cmp.Diff(want, s.Writes()); diff != "" || s.Pending() != 0 {
+				t.Errorf("%d pending\n%s", s.Pending(), diff)
+			}
+		})
+	}
+}
+
+func TestADialogueEndsWhenItsClientHasSaidAll(t *testing.T) {
+	s := newStage(t)
+	stream, err := s.client.NewStream(inNamespace(t.Context(), "moby"),
+		&grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, write)
+	check(t, err)
+	request, reply := frame("one"), frame(nil)
+	check(t, stream.SendMsg(&request))
+	check(t, stream.RecvMsg(&reply))
+	check(t, stream.CloseSend())
+	if err := stream.RecvMsg(new(frame)); string(reply) != "one in moby" || !errors.Is(err, io.EOF) {
+		t.Errorf("answered %q, ended with %v", reply, err)
 	}
 }
 

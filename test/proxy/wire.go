@@ -60,8 +60,10 @@ var reads = names(`
 
 // streams are the calls whose client has to see a reply before the call has ended.
 var streams = names(`
-	Containers.ListStream Content.List Content.Read Content.Write Events.Subscribe Health.Watch Snapshots.List
-	Streaming.Stream`)
+	Containers.ListStream Content.List Content.Read Events.Subscribe Health.Watch Snapshots.List Streaming.Stream`)
+
+// dialogues are the streams in which each message is answered by one, before the next is sent.
+var dialogues = names(`Content.Write`)
 
 func names(list string) map[string]bool {
 	set := map[string]bool{}
