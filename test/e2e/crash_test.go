@@ -30,7 +30,7 @@ const (
 	sharers = 4
 	owners  = 2
 	// rehearsals is how often a course is played undisturbed, to see what differs between two runs.
-	rehearsals = 3
+	rehearsals = 2
 	// rare is how often containerd may forget a shim.
 	rare = 3
 	// tooMany failures end a run early.

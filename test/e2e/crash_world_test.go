@@ -17,6 +17,7 @@ import (
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/pkg/labels"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/errdefs"
 	"github.com/moby/sys/mountinfo"
@@ -86,11 +87,11 @@ func (w *looker) namespaceAndLeases() error {
 		return err
 	}
 	if slices.Contains(all, w.namespace()) {
-		labels, err := w.client.NamespaceService().Labels(w.ctx, w.namespace())
+		found, err := w.client.NamespaceService().Labels(w.ctx, w.namespace())
 		if err != nil && !errdefs.IsNotFound(err) {
 			return err
 		}
-		w.say("namespace %v", labels)
+		w.say("namespace %v", found)
 	}
 	found, err := w.client.LeasesService().List(w.ctx)
 	if err != nil {
@@ -161,6 +162,9 @@ func (w *looker) content() error {
 		w.say("ingest %s", s.Ref)
 	}
 	return store.Walk(w.ctx, func(i content.Info) error {
+		// The client's own note of what a layer's digest is when it is unpacked; whoever misses it looks again. When
+		// containerd dies between the snapshot and the note nobody has to make it.
+		delete(i.Labels, labels.LabelUncompressed)
 		w.say("content of %d bytes labels=%v", i.Size, slices.Sorted(maps.Keys(i.Labels)))
 		return nil
 	})
