@@ -3,13 +3,12 @@ package simulate
 import (
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/google/go-cmp/cmp"
 
 	"kukeon.io/kukeon-reconciler/internal/state"
 )
@@ -210,7 +209,8 @@ func (c *checker) saved(prev, next state.Accepted) {
 	c.bounds.versions++
 	c.accepted = next
 	for _, realm := range realms {
-		if !cmp.Equal(prev.Realms[state.RealmName(realm)], next.Realms[state.RealmName(realm)]) || !cmp.Equal(prev.Removals, next.Removals) {
+		name := state.RealmName(realm)
+		if !reflect.DeepEqual(prev.Realms[name], next.Realms[name]) || !reflect.DeepEqual(prev.Removals, next.Removals) {
 			c.reset(realm)
 		}
 	}

@@ -2,7 +2,9 @@ package simulate
 
 import (
 	"math/rand/v2"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -17,7 +19,7 @@ type generator struct {
 // generate returns the history of a seed.
 func generate(seed uint64) history {
 	g := &generator{Rand: rand.New(rand.NewPCG(seed, 0)), declared: map[string][]string{}}
-	h := history{version: g.one("2.4", "2.4", "1.6"), epilogue: g.one("rest", "rest", "deaf", "stubborn")}
+	h := history{version: g.one("2.4", "2.4", "2.4", "1.6", "1.6"), epilogue: g.one("rest", "rest", "deaf", "stubborn")}
 	h.actions = append(h.actions, g.edit("alpha"), g.edit("beta"))
 	if g.IntN(2) == 0 {
 		h.actions = append(h.actions, g.edit("gamma"))
@@ -30,6 +32,10 @@ func generate(seed uint64) history {
 	}
 	for range 4 + g.IntN(14) {
 		h.actions = append(h.actions, g.action())
+	}
+	for range 2 { // so that nothing is rare, and any two things come together
+		at := 2 + g.IntN(len(h.actions)-1)
+		h.actions = slices.Insert(h.actions, at, g.by(recipes[g.IntN(len(recipes))]))
 	}
 	return h
 }
@@ -103,161 +109,111 @@ func (g *generator) part(realm string) action {
 
 // action is one random action.
 func (g *generator) action() action {
-	w := g.IntN(100)
-	var a action
-	switch {
-	case w < 30:
-		a = g.manifests()
-	case w < 62:
-		a = g.containerd()
-	case w < 84:
-		a = g.people()
-	default:
-		a = g.ourselves()
+	w := g.IntN(weights)
+	for _, r := range recipes {
+		if w -= r.weight; w < 0 {
+			return g.by(r)
+		}
 	}
+	panic("the weights do not add up")
+}
+
+// by makes an action by a recipe.
+func (g *generator) by(r recipe) action {
+	realm, id := g.object()
+	a := r.make(g, realm, id)
 	a.pause = g.pause()
 	return a
 }
 
-func (g *generator) manifests() action {
-	r := g.realm()
-	act := func(verb string, args ...string) action { return action{verb: verb, args: args} }
-	switch g.IntN(20) {
-	case 0, 1, 2, 3, 4, 5:
-		return g.edit(r)
-	case 6, 7:
-		return act("remove", r)
-	case 8:
-		return act("tombstone", r)
-	case 9, 10:
-		return act("break", r, g.one("empty", "cut", "unknown", "null"))
-	case 11:
-		return act("writing", r, g.while())
-	case 12:
-		return act("vim", r, g.one("100ms", "1s", "2500ms"))
-	case 13:
-		return act("rename", r)
-	case 14:
-		return act("aside", r)
-	case 15:
-		return g.part(r)
-	case 16:
-		if len(g.parts) > 0 {
-			r = g.one(g.parts...)
+// recipe makes an action that concerns a realm, or a container of it. The heavier it is the more often it is taken:
+// those that find what they need are light.
+type recipe struct {
+	weight int
+	make   func(g *generator, realm, id string) action
+}
+
+// weights is the weight of all recipes.
+var weights = func() (sum int) {
+	for _, r := range recipes {
+		sum += r.weight
+	}
+	return sum
+}()
+
+// act is a recipe without any chance. REALM and ID stand for those it concerns, FOR for a while.
+func act(weight int, words ...string) recipe {
+	return recipe{weight, func(g *generator, realm, id string) action {
+		a := action{verb: words[0]}
+		for _, word := range words[1:] {
+			switch word {
+			case "REALM":
+				word = realm
+			case "ID":
+				word = id
+			case "FOR":
+				word = g.while()
+			default:
+				word = g.one(strings.Split(word, "|")...)
+			}
+			a.args = append(a.args, word)
 		}
-		return act("unpart", r)
-	case 17:
-		return act("missing", g.while())
-	case 18:
-		return act("replace", g.one("full", "empty"), g.while())
-	}
-	return g.pick(act("deaf", g.while()), act("comment", r))
+		return a
+	}}
 }
 
-func (g *generator) containerd() action {
-	r, id := g.object()
-	act := func(verb string, args ...string) action { return action{verb: verb, args: args} }
-	switch g.IntN(29) {
-	case 0, 1:
-		return act("lose", g.number(12), g.one("away", "late", "other"))
-	case 2:
-		return act("blind", g.number(30), g.one("1", "1", "5"), g.one("away", "late", "other"))
-	case 3, 4, 5:
-		return act("forget", g.number(12), g.one("away", "late"))
-	case 6, 7:
-		return act("slow", g.number(15), g.one("1", "3", "20"), g.one("50ms", "300ms", "1500ms", "5s", "40s"))
-	case 8, 9, 10:
-		return act("events", g.one("1", "5", "1000"), g.one("drop", "twice", "late", "swap"), g.one("10ms", "2s"))
-	case 11:
-		return act("down", g.while())
-	case 12:
-		return act("restart")
-	case 13:
-		return act("reboot")
-	case 14, 15:
-		return act("exit", r, id, g.one("0", "1", "137", "oom", "oom"))
-	case 16, 17:
-		return act("habit", r, id, g.one("crash", "instant", "stubborn", "slow", "fail", "done", "stays", "stays", "none", "unkillable", "unkillable", "unkillable"))
-	case 18:
-		return act("shim", r, id)
-	case 19:
-		return act("hang", r, id, g.while())
-	case 20:
-		return act("away", g.while())
-	case 21:
-		return act("shim", r, id)
-	case 22:
-		return act("hang", r, id, "90s")
-	case 23, 24, 25:
-		return act("crash-at", g.number(12), g.one("before", "after"))
-	case 26:
-		return act("break-stream")
-	case 27:
-		return act("unleash", g.number(6))
-	}
-	return act("gc")
+// call is a recipe for a fault that strikes one of the next calls.
+func call(weight int, verb string, among int, words ...string) recipe {
+	return recipe{weight, func(g *generator, realm, id string) action {
+		a := act(1, append([]string{verb}, words...)...).make(g, realm, id)
+		a.args = append([]string{g.number(among)}, a.args...)
+		return a
+	}}
 }
 
-func (g *generator) people() action {
-	r, id := g.object()
-	act := func(verb string, args ...string) action { return action{verb: verb, args: args} }
-	switch g.IntN(23) {
-	case 0:
-		return act("ctr", r, id, "kill")
-	case 1:
-		return act("ctr", r, id, "term")
-	case 16, 17:
-		return act("stamp", r, g.one("owner", "realm", "managed-by", "team"))
-	case 18:
-		return act("ctr", r, id, "image-label")
-	case 19:
-		return act("ctr", r, id, "content-rm")
-	case 20:
-		return act("import", r, g.one("1", "2", "3"))
-	case 21, 22:
-		return act("guest-rm")
-	case 2:
-		return act("ctr", r, id, "task-rm")
-	case 3:
-		return act("ctr", r, id, "rm")
-	case 4:
-		return act("ctr", r, id, "rm-all")
-	case 5, 6:
-		return act("ctr", r, id, "pause")
-	case 7, 8:
-		return act("ctr", r, id, "snapshot-rm")
-	case 9:
-		return act("ctr", r, id, "image-rm")
-	case 10, 11:
-		return g.pick(act("label", r, id, "app", "other"), act("label", r, id, "source"), act("label", r, id, "owner"),
-			act("label", r, id, "started"), act("label", r, id, "failures", "many"))
-	case 12:
-		return act("take", r, id, g.one("leave", "leave", "stay"))
-	case 13:
-		return act("guest", g.one(namespaceOf(r), namespaceOf(r), "moby", "default"))
-	case 14:
-		return act("confirm")
-	}
-	return act("suspend", r, g.while())
-}
+const faultOfCall = "away|late|other"
 
-func (g *generator) ourselves() action {
-	act := func(verb string, args ...string) action { return action{verb: verb, args: args} }
-	switch g.IntN(17) {
-	case 0, 1, 2:
-		return act("kill")
-	case 3, 4, 5, 6, 7:
-		return act("kill-at", g.number(12), g.one("before", "after"))
-	case 8, 9:
-		return act("kill-at", "0", g.one("save-before", "save-after"))
-	case 10, 11:
-		return act("stop")
-	case 12:
-		return act("lost")
-	case 13, 14:
-		return act("full", g.while())
-	}
-	return act("clock", g.one("1h", "-1h", "30s", "-30s", "-262800h", "8760h"))
-}
+var recipes = []recipe{
+	// The manifests.
+	{30, func(g *generator, realm, _ string) action { return g.edit(realm) }},
+	{8, func(g *generator, realm, _ string) action { return g.part(realm) }},
+	{12, func(g *generator, realm, _ string) action {
+		if len(g.parts) == 0 {
+			return g.part(realm)
+		}
+		return action{verb: "unpart", args: []string{g.one(g.parts...)}}
+	}},
+	act(12, "remove", "REALM"), act(8, "tombstone", "REALM"), act(8, "break", "REALM", "empty|cut"), act(8, "break", "REALM", "unknown|null"),
+	act(8, "writing", "REALM", "FOR"), act(8, "vim", "REALM", "100ms|1s|2500ms"), act(8, "rename", "REALM"), act(8, "aside", "REALM"),
+	act(8, "comment", "REALM"), act(7, "missing", "FOR"), act(7, "replace", "full", "FOR"), act(7, "replace", "empty", "FOR"),
+	act(7, "deaf", "FOR"),
 
-func (g *generator) pick(actions ...action) action { return actions[g.IntN(len(actions))] }
+	// Containerd and its processes.
+	call(9, "lose", 12, faultOfCall), call(9, "forget", 12, "away|late"), call(7, "blind", 30, "1|1|5", faultOfCall),
+	call(7, "slow", 15, "1|3|20", "50ms|300ms|1500ms|5s|40s"), call(9, "crash-at", 12, "before"), call(9, "crash-at", 12, "after"),
+	call(16, "unleash", 6),
+	act(9, "events", "1|5|1000", "drop"), act(9, "events", "1|5|1000", "twice"), act(9, "events", "2|5|1000", "swap"),
+	act(9, "events", "1|5|1000", "late", "10ms|2s"),
+	act(7, "break-stream"), act(7, "down", "FOR"), act(7, "restart"), act(7, "reboot"), act(4, "gc"), act(7, "away", "FOR"),
+	act(16, "exit", "REALM", "ID", "0|1|137"), act(16, "exit", "REALM", "ID", "oom"), act(13, "shim", "REALM", "ID"),
+	act(14, "hang", "REALM", "ID", "50ms|500ms|2s|4s|15s|90s"),
+	act(5, "habit", "REALM", "ID", "crash|instant|stubborn|slow|fail|done|stays|stays|none"), act(7, "habit", "REALM", "ID", "unkillable"),
+
+	// People.
+	act(13, "ctr", "REALM", "ID", "kill"), act(16, "ctr", "REALM", "ID", "term"), act(16, "ctr", "REALM", "ID", "task-rm"),
+	act(6, "ctr", "REALM", "ID", "rm"), act(8, "ctr", "REALM", "ID", "rm-all"), act(13, "ctr", "REALM", "ID", "pause"),
+	act(11, "ctr", "REALM", "ID", "snapshot-rm"), act(11, "ctr", "REALM", "ID", "image-rm"), act(11, "ctr", "REALM", "ID", "image-label"),
+	act(11, "ctr", "REALM", "ID", "content-rm"),
+	act(2, "label", "REALM", "ID", "app", "other"), act(8, "label", "REALM", "ID", "source|owner|started"),
+	act(2, "label", "REALM", "ID", "failures", "many"),
+	act(9, "stamp", "REALM", "owner|realm|managed-by|team"), act(12, "take", "REALM", "ID", "leave|leave|stay"),
+	{9, func(g *generator, realm, _ string) action {
+		return action{verb: "guest", args: []string{g.one(namespaceOf(realm), namespaceOf(realm), "moby", "default")}}
+	}},
+	act(7, "guest-rm"),
+	act(7, "import", "REALM", "1|2|3"), act(4, "confirm"), act(9, "suspend", "REALM", "FOR"),
+
+	// Ourselves and the host.
+	act(5, "kill"), call(8, "kill-at", 12, "before"), call(8, "kill-at", 12, "after"), act(10, "kill-at", "0", "save-before|save-after"),
+	act(7, "stop"), act(7, "lost"), act(10, "full", "FOR"), act(7, "clock", "1h|-1h|30s|-30s|-262800h|8760h"),
+}

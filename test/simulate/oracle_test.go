@@ -57,7 +57,7 @@ func (w *world) foreign() string {
 		mine = append(mine, key)
 	}
 	w.mu.Unlock()
-	if w.guests == 0 && len(mine) == 0 {
+	if !w.close && len(mine) == 0 {
 		return b.String()
 	}
 	for _, r := range realms {
@@ -167,6 +167,10 @@ func (w *world) file(path string) (document, bool) {
 // remains says what is left of ours of a realm that nobody declares.
 func (w *world) remains(realm string) string {
 	ns := namespaceOf(realm)
+	labels, err := w.d.NamespaceLabels(person, ns)
+	if w.stateLost && (err != nil || labels[state.LabelOwner] != owner) {
+		return "" // neither the disk nor the namespace tells any more that it was ours
+	}
 	if n := w.ours(ns); n > 0 {
 		return fmt.Sprintf("%d containers of ours are left in %s", n, ns)
 	}

@@ -164,6 +164,7 @@ func (w *world) guest(a action) {
 	}
 	if w.theirs(a.arg(0), fmt.Sprintf("guest%d", w.guests)) == nil {
 		w.guests++
+		w.close = w.close || slices.Contains(namespaces(), a.arg(0))
 		w.baseline = w.foreign()
 		w.fired("foreign container")
 	}

@@ -92,7 +92,9 @@ func (w *world) prepare() {
 			panic(err)
 		}
 	}
+	w.guest(action{args: []string{"moby"}})
 	w.baseline = w.foreign()
+	clear(w.counts)
 }
 
 // revive starts us again after we died, as an init system does.

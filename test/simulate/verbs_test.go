@@ -204,16 +204,17 @@ var habits = map[string]fakectrd.Process{
 }
 
 func (w *world) habit(a action) {
+	p, misbehaves := habits[a.arg(2)]
+	switch {
+	case p.Unkillable:
+		w.fired("process cannot be killed")
+	case misbehaves:
+		w.fired("process misbehaves")
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	key := namespaceOf(a.arg(0)) + "/" + a.arg(1)
-	if p, ok := habits[a.arg(2)]; ok {
-		w.habits[key] = p
-		w.counts["process misbehaves"]++
-		if p.Unkillable {
-			w.counts["process cannot be killed"]++
-		}
-	} else {
+	if w.habits[key] = p; !misbehaves {
 		delete(w.habits, key)
 	}
 }

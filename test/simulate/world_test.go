@@ -54,6 +54,7 @@ type world struct {
 	stateLost bool
 	// guests counts the containers of others, baseline is what all of theirs looked like when it was last their doing.
 	guests   int
+	close    bool // some of them are, or were, in namespaces of ours
 	baseline string
 }
 
