@@ -120,7 +120,9 @@ func applyFields(dst *containers.Container, src containers.Container, fieldpaths
 		case "labels":
 			dst.Labels = src.Labels
 		case "spec":
-			dst.Spec = src.Spec
+			if src.Spec != nil { // the database writes no spec that is not there
+				dst.Spec = src.Spec
+			}
 		case "extensions":
 			// The database only ever adds and replaces extensions.
 			maps.Copy(dst.Extensions, src.Extensions)
@@ -148,10 +150,13 @@ func (d *Daemon) store(c *containers.Container) error {
 	switch {
 	case c.Runtime.Name == "":
 		return fmt.Errorf("container.Runtime.Name must be set: %w", errdefs.ErrInvalidArgument)
-	case c.Spec == nil && d.old:
+	case c.Spec == nil && d.needsSpec:
 		return fmt.Errorf("container.Spec must be set: %w", errdefs.ErrInvalidArgument)
 	case c.SnapshotKey != "" && c.Snapshotter == "":
 		return fmt.Errorf("container.Snapshotter must be set if container.SnapshotKey is set: %w", errdefs.ErrInvalidArgument)
+	}
+	if c.Spec == nil {
+		c.Spec = &anypb.Any{} // it comes back as an empty one
 	}
 	for k, v := range c.Extensions {
 		if v == nil {

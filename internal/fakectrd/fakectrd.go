@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/core/leases"
+	"github.com/containerd/containerd/v2/pkg/identifiers"
 	"github.com/containerd/errdefs"
 
 	"kukeon.io/kukeon-reconciler/internal/ctrd"
@@ -30,7 +31,7 @@ const (
 
 // Options says which daemon to be.
 type Options struct {
-	// Version is "2.4" or "1.6"; empty means "2.4".
+	// Version is "2.4", "1.7" or "1.6"; empty means "2.4".
 	Version string
 	// Owner is the server UUID; empty means a fixed one.
 	Owner string
@@ -99,8 +100,8 @@ type Daemon struct {
 	Registry *Registry
 
 	owner   string
-	old     bool // 1.6 and not 2.x
 	version string
+	quirks
 	now     func() time.Time
 	gcDelay time.Duration
 
@@ -122,6 +123,7 @@ type Daemon struct {
 	reads, writes int
 	events        int
 	deletions     int // of tasks
+	dirs          int // of snapshots, made so far
 	trace         []Done
 }
 
@@ -144,8 +146,11 @@ func New(o Options) *Daemon {
 		busy:       map[key]bool{},
 		lastPid:    1000,
 	}
-	if o.Version == "1.6" {
-		d.old, d.version = true, "1.6.20"
+	switch o.Version {
+	case "1.7":
+		d.version, d.quirks = "1.7.27", quirks17
+	case "1.6":
+		d.version, d.quirks = "1.6.20", quirks16
 	}
 	if d.owner == "" {
 		d.owner = "5f0c1b1e-0000-4000-8000-000000000000"
@@ -233,7 +238,17 @@ func carryOut[T any](ctx context.Context, d *Daemon, c Call, act func() (T, erro
 	if d.audit != nil && c.Write && c.N > 0 {
 		d.audit(c, d.before(c))
 	}
+	if c.Namespace != "" {
+		if err := identifiers.Validate(c.Namespace); err != nil {
+			d.recordLocked(c, false, err)
+			return zero, err
+		}
+	}
+	_, there := d.namespaces[c.Namespace]
 	v, err := act()
+	if n := d.namespaces[c.Namespace]; err != nil && !there && n.empty() {
+		delete(d.namespaces, c.Namespace) // what made it was undone as a whole
+	}
 	d.recordLocked(c, false, err)
 	if f.Then != nil {
 		f.Then()

@@ -13,6 +13,7 @@ import (
 
 	eventtypes "github.com/containerd/containerd/api/events"
 	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/identity"
@@ -244,8 +245,8 @@ func (d *Daemon) Pull(ctx context.Context, ns, ref string, labels map[string]str
 		if err != nil {
 			return images.Image{}, err
 		}
-		if _, err := n.leaseOf(ctx); err != nil {
-			return images.Image{}, err
+		if _, leased := leases.FromContext(ctx); !leased {
+			n.begun = true // the client makes a lease of its own first
 		}
 		var fetched Image
 		err = d.unlocked(func() (err error) { // a pull takes its time
@@ -281,18 +282,20 @@ func (d *Daemon) addContent(n *namespace, l *lease, i Image) {
 
 // putImage writes an image record; one that exists keeps its labels.
 func (d *Daemon) putImage(ns string, n *namespace, ref string, i Image, labels map[string]string) (images.Image, error) {
-	now := d.now().UTC()
-	if old, ok := n.images[ref]; ok {
-		if target := i.descriptor(); target.Digest != old.Target.Digest {
-			old.Target, old.UpdatedAt = target, now
-			d.scheduleGC() // what it was before may be garbage
-		}
-		d.publish(ns, "/images/update", &eventtypes.ImageUpdate{Name: ref, Labels: maps.Clone(old.Labels)})
-		return old.clone(), nil
-	}
 	stored, err := storedLabels(labels)
 	if err != nil {
 		return images.Image{}, err
+	}
+	now := d.now().UTC()
+	if old, ok := n.images[ref]; ok {
+		target := i.descriptor()
+		if target.Digest == old.Target.Digest {
+			return old.clone(), nil // ctrd does not write what is there
+		}
+		old.Target, old.UpdatedAt = target, now
+		d.scheduleGC() // what it was before may be garbage
+		d.publish(ns, "/images/update", &eventtypes.ImageUpdate{Name: ref, Labels: maps.Clone(old.Labels)})
+		return old.clone(), nil
 	}
 	n.images[ref] = &image{images.Image{
 		Name: ref, Labels: stored, Target: i.descriptor(), CreatedAt: now, UpdatedAt: now,
@@ -304,20 +307,28 @@ func (d *Daemon) putImage(ns string, n *namespace, ref string, i Image, labels m
 // Unpack implements ctrd.Services.
 func (d *Daemon) Unpack(ctx context.Context, ns, ref, snapshotter string) error {
 	return write(ctx, d, "Unpack", ns, ref, func() error {
-		if err := knownSnapshotter(snapshotter); err != nil {
-			return err
-		}
 		n := d.look(ns)
 		b, err := n.content(ref)
 		if err != nil {
 			return err
 		}
+		if err := knownSnapshotter(snapshotter); err != nil {
+			return err
+		}
 		l, err := n.leaseOf(ctx)
-		if err != nil {
+		if err != nil && !n.unpacked(b, snapshotter) { // nobody asks for the lease when there is nothing to do
 			return err
 		}
 		d.unpack(ns, n, l, b, snapshotter)
 		return nil
+	})
+}
+
+// unpacked reports whether all snapshots of the chain are there.
+func (n *namespace) unpacked(b *blob, snapshotter string) bool {
+	return !slices.ContainsFunc(b.chain(), func(key string) bool {
+		_, ok := n.snapshots[snapshotID{snapshotter, key}]
+		return !ok
 	})
 }
 

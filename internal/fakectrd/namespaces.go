@@ -21,6 +21,8 @@ const labelExpire = "containerd.io/gc.expire"
 
 // namespace is one tenant. Tasks are not in it: containerd keeps them with the shims, not in its metadata.
 type namespace struct {
+	// begun is true once something was written, if only in the first of the steps of a call that failed later.
+	begun      bool
 	labels     map[string]string
 	containers map[string]containers.Container
 	images     map[string]*image
@@ -54,6 +56,11 @@ func (d *Daemon) open(ns string) (*namespace, error) {
 	}
 	d.namespaces[ns] = n
 	return n, nil
+}
+
+// empty reports whether nothing is in the namespace, or there is none.
+func (n *namespace) empty() bool {
+	return n == nil || !n.begun && len(n.labels)+len(n.containers)+len(n.images)+len(n.blobs)+len(n.snapshots)+len(n.leases) == 0
 }
 
 // look returns the namespace for reading; an empty one when it does not exist.
@@ -105,12 +112,12 @@ func (d *Daemon) NamespaceLabels(ctx context.Context, ns string) (map[string]str
 // CreateNamespace implements ctrd.Services.
 func (d *Daemon) CreateNamespace(ctx context.Context, ns string, labels map[string]string) error {
 	return write(ctx, d, "CreateNamespace", ns, "", func() error {
-		if _, ok := d.namespaces[ns]; ok {
-			return exists("namespace", ns)
-		}
 		stored, err := storedLabels(labels)
 		if err != nil {
 			return err
+		}
+		if _, ok := d.namespaces[ns]; ok {
+			return exists("namespace", ns)
 		}
 		n, err := d.open(ns)
 		if err != nil {
@@ -126,7 +133,7 @@ func (d *Daemon) CreateNamespace(ctx context.Context, ns string, labels map[stri
 func (d *Daemon) SetNamespaceLabel(ctx context.Context, ns, key, value string) error {
 	return write(ctx, d, "SetNamespaceLabel", ns, key, func() error {
 		if err := labels.Validate(key, value); err != nil {
-			return err
+			return fmt.Errorf("%s: %w", err.Error(), errdefs.ErrUnknown) // the namespaces service loses the kind
 		}
 		n, err := d.open(ns)
 		if err != nil {

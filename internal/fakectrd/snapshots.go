@@ -24,7 +24,10 @@ func (a snapshotID) compare(b snapshotID) int {
 	return strings.Compare(a.snapshotter+"/"+a.key, b.snapshotter+"/"+b.key)
 }
 
-type snapshot struct{ snapshots.Info }
+type snapshot struct {
+	snapshots.Info
+	dir string // no other snapshot ever has the same
+}
 
 // sortedSnapshots returns the ids of all snapshots of a namespace in order.
 func (n *namespace) sortedSnapshots() []snapshotID {
@@ -75,12 +78,12 @@ func (d *Daemon) PrepareSnapshot(
 		if err != nil {
 			return nil, err
 		}
-		l, err := n.leaseOf(ctx)
-		if err != nil {
-			return nil, err
-		}
+		l, leaseErr := n.leaseOf(ctx)
 		id := snapshotID{snapshotter, key}
 		if _, ok := n.snapshots[id]; ok {
+			if leaseErr != nil && !d.leaseLast {
+				return nil, leaseErr
+			}
 			l.hold(id) // containerd leases the one that exists
 			return nil, exists("snapshot", key)
 		}
@@ -91,10 +94,13 @@ func (d *Daemon) PrepareSnapshot(
 				return nil, fmt.Errorf("parent %q is not committed snapshot: %w", parent, errdefs.ErrInvalidArgument)
 			}
 		}
+		if n.begun = true; leaseErr != nil { // found out in a second transaction
+			return nil, leaseErr
+		}
 		n.snapshots[id] = d.newSnapshot(snapshots.KindActive, key, parent, stored)
 		l.hold(id)
 		d.publish(ns, "/snapshot/prepare", &eventtypes.SnapshotPrepare{Key: key, Parent: parent, Snapshotter: snapshotter})
-		return mounts(ns, key, parent), nil
+		return n.mounts(id), nil
 	})
 }
 
@@ -108,7 +114,7 @@ func (d *Daemon) SnapshotMounts(ctx context.Context, ns, snapshotter, key string
 		if s.Kind == snapshots.KindCommitted {
 			return nil, fmt.Errorf("snapshot %q not active or view: %w", key, errdefs.ErrFailedPrecondition)
 		}
-		return mounts(ns, key, s.Parent), nil
+		return d.look(ns).mounts(snapshotID{snapshotter, key}), nil
 	})
 }
 
@@ -132,16 +138,22 @@ func (d *Daemon) RemoveSnapshot(ctx context.Context, ns, snapshotter, key string
 
 // removeSnapshot takes a snapshot away and tells so.
 func (d *Daemon) removeSnapshot(ns string, n *namespace, id snapshotID) {
+	n.forget(id)
+	d.publish(ns, "/snapshot/remove", &eventtypes.SnapshotRemove{Key: id.key, Snapshotter: id.snapshotter})
+}
+
+// forget takes a snapshot away.
+func (n *namespace) forget(id snapshotID) {
 	delete(n.snapshots, id)
 	for _, l := range n.leases {
 		delete(l.snapshots, id)
 	}
-	d.publish(ns, "/snapshot/remove", &eventtypes.SnapshotRemove{Key: id.key, Snapshotter: id.snapshotter})
 }
 
 func (d *Daemon) newSnapshot(kind snapshots.Kind, key, parent string, labels map[string]string) *snapshot {
 	now := d.now().UTC()
-	return &snapshot{snapshots.Info{
+	d.dirs++
+	return &snapshot{dir: fmt.Sprintf("/fakectrd/%d", d.dirs), Info: snapshots.Info{
 		Kind: kind, Name: key, Parent: parent, Labels: labels, Created: now, Updated: now,
 	}}
 }
@@ -172,13 +184,38 @@ func (s *snapshot) clone() snapshots.Info {
 }
 
 // mounts looks like what overlayfs gives; nothing is ever mounted.
-func mounts(ns, key, parent string) []mount.Mount {
-	dir := "/fakectrd/" + ns + "/" + key
-	options := []string{"workdir=" + dir + "/work", "upperdir=" + dir + "/fs"}
-	if parent != "" {
-		options = append(options, "lowerdir=/fakectrd/"+ns+"/"+parent+"/fs")
+func (n *namespace) mounts(id snapshotID) []mount.Mount {
+	s := n.snapshots[id]
+	var lower []string
+	for p := n.parent(id.snapshotter, s); p != nil; p = n.parent(id.snapshotter, p) {
+		lower = append(lower, p.dir+"/fs")
 	}
-	return []mount.Mount{{Type: "overlay", Source: "overlay", Options: options}}
+	if lower == nil {
+		return []mount.Mount{{Type: "bind", Source: s.dir + "/fs", Options: []string{"rw", "rbind"}}}
+	}
+	return []mount.Mount{{Type: "overlay", Source: "overlay", Options: []string{
+		"workdir=" + s.dir + "/work", "upperdir=" + s.dir + "/fs", "lowerdir=" + strings.Join(lower, ":"),
+	}}}
+}
+
+// parent returns the snapshot below another; nil at the bottom.
+func (n *namespace) parent(snapshotter string, s *snapshot) *snapshot {
+	return n.snapshots[snapshotID{snapshotter, s.Parent}]
+}
+
+// mountable reports whether the mounts are those of a snapshot that exists: without any, and with the directory of one
+// that was removed, no container has a root.
+func (n *namespace) mountable(mounts []mount.Mount) bool {
+	for id, s := range n.snapshots {
+		if s.Kind != snapshots.KindCommitted && slices.EqualFunc(mounts, n.mounts(id), sameMount) {
+			return true
+		}
+	}
+	return false
+}
+
+func sameMount(a, b mount.Mount) bool {
+	return a.Source == b.Source && slices.Equal(a.Options, b.Options)
 }
 
 // scheduleGC has the garbage collector run soon, as it does after deletions.
@@ -247,7 +284,11 @@ func (d *Daemon) collect(ns string, n *namespace) {
 		}
 	}
 	for _, id := range n.sortedSnapshots() {
-		if !used[id] {
+		switch {
+		case used[id]:
+		case d.collectsQuietly:
+			n.forget(id) // without a word
+		default:
 			d.removeSnapshot(ns, n, id)
 		}
 	}

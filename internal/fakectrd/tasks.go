@@ -30,6 +30,9 @@ const (
 // one in a dozen was lost when that was measured.
 const untold = 8
 
+// lastSignal is the highest signal there is.
+const lastSignal = 64
+
 // Process is how a container's process behaves. The zero value runs until a signal ends it.
 type Process struct {
 	// ExitAfter is how long it runs by itself; 0 means for ever, a negative value that it ends as it starts.
@@ -44,7 +47,9 @@ type Process struct {
 	IgnoreTerm bool
 	// Unkillable has it survive even SIGKILL, as a process in uninterruptible sleep does, until Daemon.Rouse.
 	Unkillable bool
-	// FailStart has the start fail, as with a command that does not exist.
+	// FailCreate has the creation of the task fail, as with a command that does not exist.
+	FailCreate bool
+	// FailStart has the start fail, as when the process dies between creation and start.
 	FailStart bool
 }
 
@@ -54,6 +59,8 @@ type task struct {
 	process Process
 	// hung is not nil while the shim hangs, and closed when that ends.
 	hung chan struct{}
+	// thawed is true of a paused task whose processes run: only its shim thinks that they do not.
+	thawed bool
 	// pending holds the signals that the process has not seen: it is paused, or its shim hangs.
 	pending []syscall.Signal
 }
@@ -133,7 +140,7 @@ func (d *Daemon) Tasks(ctx context.Context, ns string) ([]ctrd.TaskInfo, error) 
 				return nil, late
 			case late == nil:
 				out = append(out, t.TaskInfo)
-			case d.old:
+			case d.hungIsUnknown:
 				out = append(out, ctrd.TaskInfo{ID: k.id, Status: unknown})
 			}
 		}
@@ -150,7 +157,7 @@ func (d *Daemon) Task(ctx context.Context, ns, id string) (ctrd.TaskInfo, error)
 		}
 		late := d.awaitShim(ctx, t, ShimTimeout)
 		switch {
-		case d.old && errors.Is(late, context.DeadlineExceeded) && ctx.Err() == nil:
+		case d.hungIsUnknown && errors.Is(late, context.DeadlineExceeded) && ctx.Err() == nil:
 			return ctrd.TaskInfo{ID: id, Status: unknown}, nil
 		case late != nil:
 			return ctrd.TaskInfo{}, late
@@ -162,7 +169,8 @@ func (d *Daemon) Task(ctx context.Context, ns, id string) (ctrd.TaskInfo, error)
 	})
 }
 
-// CreateTask implements ctrd.Services.
+// CreateTask implements ctrd.Services. A request without a root is taken for one with the mounts of the record's
+// snapshot, so that a test which plays somebody with ctr can do without them.
 func (d *Daemon) CreateTask(ctx context.Context, ns string, r ctrd.TaskRequest) (uint32, error) {
 	return writeResult(ctx, d, "CreateTask", ns, r.ID, func() (uint32, error) {
 		n, k := d.look(ns), key{ns, r.ID}
@@ -173,14 +181,16 @@ func (d *Daemon) CreateTask(ctx context.Context, ns string, r ctrd.TaskRequest) 
 		if _, ok := d.tasks[k]; ok || d.busy[k] {
 			return 0, exists("task", r.ID)
 		}
-		if _, ok := n.snapshots[snapshotID{c.Snapshotter, c.SnapshotKey}]; !ok && c.SnapshotKey != "" {
+		_, snapshot := n.snapshots[snapshotID{c.Snapshotter, c.SnapshotKey}]
+		if (r.Rootfs != nil && !n.mountable(r.Rootfs)) || (r.Rootfs == nil && c.SnapshotKey != "" && !snapshot) {
 			return 0, fmt.Errorf("failed to mount rootfs component: no such file or directory: %w", errdefs.ErrUnknown)
 		}
-		d.lastPid++
-		t := &task{
-			TaskInfo: ctrd.TaskInfo{ID: r.ID, Pid: d.lastPid, Status: created},
-			process:  d.processOf(n, k, c.Image),
+		process := d.processOf(n, k, c.Image)
+		if process.FailCreate {
+			return 0, fmt.Errorf("runc create failed: exec: no such file or directory: %w", errdefs.ErrUnknown)
 		}
+		d.lastPid++
+		t := &task{TaskInfo: ctrd.TaskInfo{ID: r.ID, Pid: d.lastPid, Status: created}, process: process}
 		d.tasks[k] = t
 		d.publish(ns, "/tasks/create", &eventtypes.TaskCreate{
 			ContainerID: r.ID, Pid: t.Pid, IO: &eventtypes.TaskIO{Stdout: r.Stdout, Stderr: r.Stderr},
@@ -294,6 +304,10 @@ func (d *Daemon) KillTask(ctx context.Context, ns, id string, signal uint32, all
 		if t.Status == stopped && !all {
 			return fmt.Errorf("process already finished: %w", errdefs.ErrNotFound)
 		}
+		if t.Status == paused && all {
+			t.thawed = true // to reach all processes runc freezes them, and then lets them go
+			d.deliver(key{ns, id}, t)
+		}
 		d.signal(key{ns, id}, t, syscall.Signal(signal))
 		return nil
 	})
@@ -304,9 +318,12 @@ func (d *Daemon) signal(k key, t *task, s syscall.Signal) {
 	p := t.process
 	switch {
 	case t.Status == stopped:
-	case t.Status == paused && s != syscall.SIGKILL:
+	case t.Status == paused && !t.thawed && s != syscall.SIGKILL:
 		t.pending = append(t.pending, s)
 	case s == 0, s == syscall.SIGCHLD, s == syscall.SIGCONT, s == syscall.SIGWINCH, s == syscall.SIGURG:
+	case s > lastSignal: // runc sends it, and the kernel knows it not
+	case t.Status == created && s != syscall.SIGKILL: // runc itself: as the first of its container it ends with 2
+		d.exited(k, t, 2)
 	case p.Unkillable:
 		t.pending = append(t.pending, s)
 	case s == syscall.SIGKILL:
@@ -357,11 +374,12 @@ func (d *Daemon) DeleteTask(ctx context.Context, ns, id string) (ctrd.TaskInfo, 
 		if t.Status == running || t.Status == paused {
 			return ctrd.TaskInfo{}, fmt.Errorf("cannot delete a %s process: %w", t.Status, errdefs.ErrUnknown)
 		}
-		if t.Status == created {
+		if t.Status == created { // it is killed, and nobody waits for how it ends
 			d.exited(key{ns, id}, t, 128+uint32(syscall.SIGKILL))
+			t.ExitCode, t.ExitedAt = 0, time.Time{}
 		}
 		delete(d.tasks, key{ns, id})
-		if d.deletions++; d.old || d.deletions%untold != 0 {
+		if d.deletions++; d.tellsDeletions || d.deletions%untold != 0 {
 			d.publish(ns, "/tasks/delete", t.deleteEvent())
 		}
 		return t.TaskInfo, nil

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	eventtypes "github.com/containerd/containerd/api/events"
+	"github.com/containerd/errdefs"
 )
 
 // Behave has f tell how the processes of containers behave, run counting from 1; where it says false, the image
@@ -80,12 +81,12 @@ func (d *Daemon) OOM(ns, id string) error {
 func (d *Daemon) Pause(ns, id string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	t, err := d.live(key{ns, id})
+	t, err := d.task(ns, id)
 	if err != nil {
 		return err
 	}
 	if t.Status != running {
-		return fmt.Errorf("%s/%s is %s", ns, id, t.Status)
+		return fmt.Errorf("cannot pause a %s process: %w", t.Status, errdefs.ErrUnknown)
 	}
 	t.Status = paused
 	d.publish(ns, "/tasks/paused", &eventtypes.TaskPaused{ContainerID: id})
@@ -197,7 +198,7 @@ func (d *Daemon) Up() {
 			delete(d.tasks, k)
 			d.cleanUpShim(k, t)
 		case t.Status != stopped:
-		case d.old:
+		case d.keepsStopped:
 			d.resend = append(d.resend, d.envelope(k.ns, "/tasks/exit", t.exitEvent()))
 		default:
 			delete(d.tasks, k)
@@ -237,6 +238,12 @@ func (d *Daemon) Import(ns, ref string, i Image, unpacked bool) error {
 	d.addContent(n, nil, i)
 	if unpacked {
 		d.unpack(ns, n, nil, n.blobs[i.descriptor().Digest.String()], "overlayfs")
+	}
+	if old, ok := n.images[ref]; ok { // ctr replaces a record as a whole
+		old.Target, old.Labels, old.UpdatedAt = i.descriptor(), map[string]string{}, d.now().UTC()
+		d.publish(ns, "/images/update", &eventtypes.ImageUpdate{Name: ref})
+		d.scheduleGC()
+		return nil
 	}
 	_, err = d.putImage(ns, n, ref, i, nil)
 	return err
