@@ -81,6 +81,12 @@ fuzz: ## fuzz each of the three native targets for FUZZTIME=60s
 	go test -run '^$$' -fuzz '^FuzzDirectory$$' -fuzztime $(or $(FUZZTIME),60s) -fuzzminimizetime 10x ./internal/source
 	go test -run '^$$' -fuzz '^FuzzStore$$' -fuzztime $(or $(FUZZTIME),60s) -fuzzminimizetime 10x ./internal/store
 
+.PHONY: traces
+traces: deps-test tools ## play N=500 random API traces on the fake and on a real daemon alike; CONTAINERD_VERSION=2.4, 1.7 or 1.6
+	$(if $(filter 1.7%,$(CONTAINERD_VERSION)),$(MAKE) tools-1.7)
+	CONTAINERD_VERSION=$(or $(CONTAINERD_VERSION),2.4) go test -count=1 -v -timeout 1h ./internal/tracetest \
+		-args -traces $(or $(N),500) -seed $(or $(SEED),1)
+
 .PHONY: bench
 bench: deps tools build ## measure speed and size against the floor, as a table
 	go run ./test/bench

@@ -41,12 +41,13 @@ var table = map[string]rule{
 	"internal/store":   {ours: []string{"internal/state"}},
 
 	// What tests stand on.
-	"internal/archtest": {},
-	"internal/fakectrd": {ours: []string{"internal/ctrd"}, containerd: true},
-	"internal/hosttest": {ours: []string{"internal/ctrd"}, containerd: true},
-	"internal/testenv":  {containerd: true},
-	"test":              {ours: []string{all}, containerd: true},
-	"hack":              {ours: []string{all}, containerd: true},
+	"internal/archtest":  {},
+	"internal/fakectrd":  {ours: []string{"internal/ctrd"}, containerd: true},
+	"internal/hosttest":  {ours: []string{"internal/ctrd"}, containerd: true},
+	"internal/testenv":   {containerd: true},
+	"internal/tracetest": {ours: []string{"internal/ctrd"}, containerd: true},
+	"test":               {ours: []string{all}, containerd: true},
+	"hack":               {ours: []string{all}, containerd: true},
 }
 
 // impure are the imports, with all below them, that a pure package may not have: with them a decision could depend
