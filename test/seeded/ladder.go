@@ -93,7 +93,7 @@ type event struct {
 
 // test runs one rung and returns the tests that failed, as `internal/plan.TestPlans/a-sentence`.
 func (c *scratch) test(ctx context.Context, r rung) (failed []string, output string, err error) {
-	out, err := command(ctx, c.dir, nil, "go", append([]string{"test", "-json", "-count=1", "-timeout", "10m"}, r.args...)...)
+	out, err := command(ctx, c.dir, nil, "go", append([]string{"test", "-json", "-count=1", "-timeout", "30m"}, r.args...)...)
 	if err == nil {
 		return nil, "", nil
 	}
