@@ -19,7 +19,7 @@ type generator struct {
 // generate returns the history of a seed.
 func generate(seed uint64) history {
 	g := &generator{Rand: rand.New(rand.NewPCG(seed, 0)), declared: map[string][]string{}}
-	h := history{version: g.one("2.4", "2.4", "2.4", "1.6", "1.6"), epilogue: g.one("rest", "rest", "deaf", "stubborn")}
+	h := history{version: g.one("2.4", "2.4", "2.4", "1.6", "1.6"), epilogue: g.one("rest", "deaf", "stubborn")}
 	h.actions = append(h.actions, g.edit("alpha"), g.edit("beta"))
 	if g.IntN(2) == 0 {
 		h.actions = append(h.actions, g.edit("gamma"))
@@ -46,8 +46,10 @@ func (g *generator) number(below int) string { return strconv.Itoa(g.IntN(below)
 
 // pause is short more often than not: things that come together are what breaks.
 func (g *generator) pause() time.Duration {
-	pauses := []time.Duration{0, 0, time.Millisecond, 20 * time.Millisecond, 100 * time.Millisecond, 400 * time.Millisecond,
-		time.Second, time.Second, 3 * time.Second, 3 * time.Second, 11 * time.Second, 11 * time.Second, 30 * time.Second, 65 * time.Second}
+	pauses := []time.Duration{0, 0, 0, 0, time.Millisecond, time.Millisecond, 20 * time.Millisecond, 20 * time.Millisecond,
+		100 * time.Millisecond, 100 * time.Millisecond, 400 * time.Millisecond, 400 * time.Millisecond, time.Second, time.Second,
+		time.Second, 3 * time.Second, 3 * time.Second, 3 * time.Second, 11 * time.Second, 11 * time.Second, 30 * time.Second,
+		65 * time.Second}
 	return pauses[g.IntN(len(pauses))]
 }
 
@@ -171,6 +173,25 @@ func call(weight int, verb string, among int, words ...string) recipe {
 	}}
 }
 
+// write is a recipe for a fault that strikes one of the next writes, or one of the next of a certain kind.
+func write(weight int, verb string, words ...string) recipe {
+	return recipe{weight, func(g *generator, realm, id string) action {
+		a := call(1, verb, 12, words...).make(g, realm, id)
+		if g.IntN(3) == 0 {
+			a.args[0] = g.number(2)
+			a.args = append(a.args, g.one(writes...))
+		}
+		return a
+	}}
+}
+
+// writes are all calls that change something.
+var writes = []string{
+	"CreateContainer", "CreateLease", "CreateNamespace", "CreateTask", "DeleteContainer", "DeleteImage", "DeleteLease",
+	"DeleteNamespace", "DeleteTask", "KillTask", "PrepareSnapshot", "Pull", "RemoveSnapshot", "ResumeTask",
+	"SetNamespaceLabel", "StartTask", "Unpack", "UpdateContainer", "UpdateImageLabels",
+}
+
 const faultOfCall = "away|late|other"
 
 var recipes = []recipe{
@@ -189,8 +210,8 @@ var recipes = []recipe{
 	act(7, "deaf", "FOR"),
 
 	// Containerd and its processes.
-	call(9, "lose", 12, faultOfCall), call(9, "forget", 12, "away|late"), call(7, "blind", 30, "1|1|5", faultOfCall),
-	call(7, "slow", 15, "1|3|20", "50ms|300ms|1500ms|5s|40s"), call(9, "crash-at", 12, "before"), call(9, "crash-at", 12, "after"),
+	write(9, "lose", faultOfCall), write(9, "forget", "away|late"), call(7, "blind", 30, "1|1|5", faultOfCall),
+	call(7, "slow", 15, "1|3|20", "50ms|300ms|1500ms|5s|40s"), write(9, "crash-at", "before"), write(9, "crash-at", "after"),
 	call(16, "unleash", 6),
 	act(9, "events", "1|5|1000", "drop"), act(9, "events", "1|5|1000", "twice"), act(9, "events", "2|5|1000", "swap"),
 	act(9, "events", "1|5|1000", "late", "10ms|2s"),
@@ -214,6 +235,6 @@ var recipes = []recipe{
 	act(7, "import", "REALM", "1|2|3"), act(4, "confirm"), act(9, "suspend", "REALM", "FOR"),
 
 	// Ourselves and the host.
-	act(5, "kill"), call(8, "kill-at", 12, "before"), call(8, "kill-at", 12, "after"), act(10, "kill-at", "0", "save-before|save-after"),
+	act(5, "kill"), write(8, "kill-at", "before"), write(8, "kill-at", "after"), act(10, "kill-at", "0", "save-before|save-after"),
 	act(7, "stop"), act(7, "lost"), act(10, "full", "FOR"), act(7, "clock", "1h|-1h|30s|-30s|-262800h|8760h"),
 }

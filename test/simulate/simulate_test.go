@@ -22,6 +22,7 @@ var (
 	budget    = flag.Int("shrink", 400, "how often a history that broke something may be played to make it shorter")
 	replay    = flag.String("replay", "", "a history's file, to be played once")
 	trace     = flag.Bool("trace", false, "print the operations, and the writes as they are carried out")
+	limit     = flag.Duration("limit", 0, "for how long to play at most; 0 means until all are played")
 	keepGoing = flag.Int("violations", 1, "how many violations to look for before giving up")
 )
 
@@ -128,6 +129,9 @@ func (y *tally) add(seed uint64, r result) {
 func (y *tally) take() (uint64, bool) {
 	y.mu.Lock()
 	defer y.mu.Unlock()
+	if *limit > 0 && time.Since(y.began) > *limit {
+		return 0, false
+	}
 	if y.violations >= *keepGoing || y.next >= *seed+uint64(*histories) {
 		return 0, false
 	}
@@ -221,11 +225,34 @@ func (y *tally) covered(t *testing.T) {
 			t.Errorf("not covered: %q struck %d histories, at least %d are needed", k, y.struck[k], least)
 		}
 	}
+	if least := y.played / 10000; least > 0 {
+		for _, what := range y.spared(least) {
+			t.Errorf("not covered: %s, at least %d are needed", what, least)
+		}
+	}
 	for pair, n := range y.pairs() {
 		if least := y.played / 2000; n < least {
 			t.Errorf("not covered: %q and %q struck %d histories together, at least %d are needed", pair[0], pair[1], n, least)
 		}
 	}
+}
+
+// spared tells which writes too few faults of a kind struck: each has to be struck before and after it is carried out.
+func (y *tally) spared(least int) (out []string) {
+	for _, kind := range kindsOfCallFaults {
+		for _, method := range writes {
+			if n := y.calls[[2]string{kind, method}]; n < least && slices.Contains(struckAnywhere, kind) {
+				out = append(out, fmt.Sprintf("%s: %s, %d times", kind, method, n))
+			}
+		}
+	}
+	return out
+}
+
+// struckAnywhere are the faults that have to strike every write.
+var struckAnywhere = []string{
+	"request lost", "reply lost", "killed before a call", "killed after a call", "containerd killed before a call",
+	"containerd killed after a call",
 }
 
 // pairs tells in how many histories any two kinds of faults struck, but for those that exclude each other.

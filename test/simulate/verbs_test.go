@@ -27,14 +27,14 @@ var verbs = map[string]func(*world, action){
 	"deaf":      (*world).deafen,    // duration
 
 	// Containerd and its processes.
-	"lose":         (*world).loseRequest, // skip away|late|other
-	"forget":       (*world).loseReply,   // skip away|late
+	"lose":         (*world).loseRequest, // skip away|late|other [method]
+	"forget":       (*world).loseReply,   // skip away|late [method]
 	"blind":        (*world).blind,       // skip n away|late|other: reads
 	"slow":         (*world).slow,        // skip n delay
 	"events":       (*world).spoil,       // n drop|twice|late|swap delay
 	"down":         (*world).down,        // duration
 	"restart":      (*world).restart,
-	"crash-at":     (*world).crashAt, // skip before|after: containerd
+	"crash-at":     (*world).crashAt, // skip before|after [method]: containerd
 	"break-stream": (*world).breakStream,
 	"unleash":      (*world).unleash, // skip
 	"reboot":       (*world).reboot,
@@ -58,7 +58,7 @@ var verbs = map[string]func(*world, action){
 
 	// Ourselves and the host.
 	"kill":    (*world).sigkill,
-	"kill-at": (*world).killAt, // skip before|after|save-before|save-after
+	"kill-at": (*world).killAt, // skip before|after|save-before|save-after [method]
 	"stop":    (*world).sigterm,
 	"lost":    (*world).loseState,
 	"full":    (*world).full,  // duration
@@ -94,11 +94,11 @@ func errorOf(word string) error {
 }
 
 func (w *world) loseRequest(a action) {
-	w.inject(callFault{kind: "request lost", skip: a.number(0), n: 1, writes: true, err: errorOf(a.arg(1))})
+	w.inject(callFault{kind: "request lost", skip: a.number(0), n: 1, writes: true, method: a.arg(2), err: errorOf(a.arg(1))})
 }
 
 func (w *world) loseReply(a action) {
-	w.inject(callFault{kind: "reply lost", skip: a.number(0), n: 1, writes: true, err: errorOf(a.arg(1))})
+	w.inject(callFault{kind: "reply lost", skip: a.number(0), n: 1, writes: true, method: a.arg(2), err: errorOf(a.arg(1))})
 }
 
 func (w *world) blind(a action) {
@@ -106,7 +106,7 @@ func (w *world) blind(a action) {
 }
 
 func (w *world) crashAt(a action) {
-	w.inject(callFault{kind: "containerd killed " + a.arg(1) + " a call", skip: a.number(0), n: 1, writes: true})
+	w.inject(callFault{kind: "containerd killed " + a.arg(1) + " a call", skip: a.number(0), n: 1, writes: true, method: a.arg(2)})
 }
 
 func (w *world) breakStream(action) {
@@ -130,7 +130,7 @@ func (w *world) killAt(a action) {
 		defer w.disk.mu.Unlock()
 		w.disk.killAt = how
 	default:
-		w.inject(callFault{kind: "killed " + how + " a call", skip: a.number(0), n: 1, writes: true})
+		w.inject(callFault{kind: "killed " + how + " a call", skip: a.number(0), n: 1, writes: true, method: a.arg(2)})
 	}
 }
 

@@ -62,16 +62,18 @@ type world struct {
 type callFault struct {
 	kind    string
 	skip, n int
-	writes  bool // strikes writes only
-	reads   bool // strikes reads only
-	leased  bool // strikes what is made under a lease only
+	writes  bool   // strikes writes only
+	reads   bool   // strikes reads only
+	leased  bool   // strikes what is made under a lease only
+	method  string // strikes this one only; empty: any
 	delay   time.Duration
 	err     error
 }
 
 // strikes reports whether a fault may strike a call.
 func (f *callFault) strikes(c fakectrd.Call) bool {
-	return f.n > 0 && (!f.writes || c.Write) && (!f.reads || !c.Write) && (!f.leased || c.Lease != "") && c.Method != "Subscribe"
+	return f.n > 0 && (!f.writes || c.Write) && (!f.reads || !c.Write) && (!f.leased || c.Lease != "") &&
+		(f.method == "" || f.method == c.Method) && c.Method != "Subscribe"
 }
 
 // eventFault strikes the next n events.
