@@ -87,6 +87,10 @@ traces: deps-test tools ## play N=500 random API traces on the fake and on a rea
 	CONTAINERD_VERSION=$(or $(CONTAINERD_VERSION),2.4) go test -count=1 -v -timeout 1h ./internal/tracetest \
 		-args -traces $(or $(N),500) -seed $(or $(SEED),1)
 
+.PHONY: prove
+prove: ## the whole safety net at full size, on containerd 2.4, 1.7 and 1.6: some two hours on two cores (ONLY=crash: some)
+	@hack/prove.sh $(ONLY)
+
 .PHONY: bench
 bench: deps tools build ## measure speed and size against the floor, as a table
 	go run ./test/bench
