@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/containerd/containerd/api/services/tasks/v1"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
@@ -98,6 +99,8 @@ type life struct {
 	realm  string // without the host's suffix
 	course course
 	next   int // scenario
+
+	collected time.Time // when containerd's garbage was last collected
 
 	file       string            // its manifest
 	spec       string            // lines of its manifest beside the containers

@@ -21,6 +21,7 @@ var (
 	onlyKinds = flag.String("crash.kinds", "", "only these kinds of faults, with commas between them")
 	onlyNames = flag.String("crash.scenarios", "", "only these scenarios, with commas between them")
 	onlyWrite = flag.Int("crash.write", 0, "only this write of each scenario")
+	fromWrite = flag.Int("crash.from", 1, "only from this write of each scenario on")
 	keepDir   = flag.String("crash.keep", "", "directory for the logs of what fails")
 )
 
@@ -182,7 +183,7 @@ func (m *matrix) jobs(of func(kind) bool) []job {
 				for _, s := range c {
 					has := write <= m.expected[s.name].last()
 					more = more || has
-					if has && wanted(*onlyNames, s.name) && (*onlyWrite == 0 || *onlyWrite == write) {
+					if has && wanted(*onlyNames, s.name) && (*onlyWrite == 0 || *onlyWrite == write) && write >= *fromWrite {
 						j.names = append(j.names, s.name)
 					}
 				}
