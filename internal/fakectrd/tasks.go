@@ -357,6 +357,9 @@ func (d *Daemon) ResumeTask(ctx context.Context, ns, id string) error {
 		if t.Status != paused {
 			return fmt.Errorf("cannot resume a %s process: %w", t.Status, errdefs.ErrUnknown)
 		}
+		if t.thawed { // and so it stays paused for its shim until it ends
+			return fmt.Errorf("runc resume failed: container not paused: %w", errdefs.ErrUnknown)
+		}
 		t.Status = running
 		d.publish(ns, "/tasks/resumed", &eventtypes.TaskResumed{ContainerID: id})
 		d.deliver(key{ns, id}, t)
