@@ -54,7 +54,7 @@ func (h *Host) stop(ctx context.Context, at target, op plan.Stop) error {
 		return h.kill(ctx, at.ns, op.ID)
 	}
 	if state.TaskStatus(t.Status) == state.TaskPaused {
-		if err := h.resumeTask(ctx, at.ns, op.ID); err != nil {
+		if err := h.thaw(ctx, at.ns, op.ID); err != nil {
 			return err
 		}
 	}
@@ -88,7 +88,7 @@ func (h *Host) kill(ctx context.Context, ns state.Namespace, id state.ContainerI
 		return err
 	}
 	if state.TaskStatus(t.Status) == state.TaskPaused { // a frozen process dies when it thaws
-		if err := h.resumeTask(ctx, ns, id); err != nil {
+		if err := h.thaw(ctx, ns, id); err != nil {
 			return err
 		}
 	}
@@ -100,6 +100,15 @@ func (h *Host) kill(ctx context.Context, ns state.Namespace, id state.ContainerI
 		Why:    fmt.Sprintf("%s survives SIGKILL", id),
 		Remedy: "look at its processes: they wait inside the kernel, often for a disk or a network file system",
 	}
+}
+
+// thaw lets a paused task's processes go on. A refusal is fine: to signal all processes runc freezes and thaws them, and
+// one that was paused then runs, although its shim goes on calling it paused and nobody can resume it.
+func (h *Host) thaw(ctx context.Context, ns state.Namespace, id state.ContainerID) error {
+	if err := h.resumeTask(ctx, ns, id); !definite(err) {
+		return err
+	}
+	return nil
 }
 
 func (h *Host) signal(ctx context.Context, ns state.Namespace, id state.ContainerID, s syscall.Signal, all bool) error {

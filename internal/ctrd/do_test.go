@@ -318,13 +318,17 @@ func TestStopAsksThenKills(t *testing.T) {
 	for name, c := range map[string]struct {
 		process fakectrd.Process
 		paused  bool
+		thawed  bool // while its shim calls it paused
 		took    time.Duration
 		stalled bool
 	}{
-		"a polite process ends at once":             {process: fakectrd.Process{}},
-		"a slow one within its grace":               {process: fakectrd.Process{TermAfter: 4 * time.Second}, took: 4 * time.Second},
-		"a deaf one is killed at the end of it":     {process: fakectrd.Process{IgnoreTerm: true}, took: 10 * time.Second},
-		"a paused one is resumed":                   {process: fakectrd.Process{IgnoreTerm: true}, paused: true, took: 10 * time.Second},
+		"a polite process ends at once":         {process: fakectrd.Process{}},
+		"a slow one within its grace":           {process: fakectrd.Process{TermAfter: 4 * time.Second}, took: 4 * time.Second},
+		"a deaf one is killed at the end of it": {process: fakectrd.Process{IgnoreTerm: true}, took: 10 * time.Second},
+		"a paused one is resumed":               {process: fakectrd.Process{IgnoreTerm: true}, paused: true, took: 10 * time.Second},
+		"one that was paused and thawed by a signal to all": {
+			process: fakectrd.Process{IgnoreTerm: true}, paused: true, thawed: true, took: 10 * time.Second,
+		},
 		"one that survives SIGKILL is told as such": {process: fakectrd.Process{Unkillable: true}, took: 20 * time.Second, stalled: true},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -335,6 +339,9 @@ func TestStopAsksThenKills(t *testing.T) {
 				r.run("web")
 				if c.paused {
 					must(t, r.Pause(string(ns), "web"))
+				}
+				if c.thawed {
+					must(t, r.KillTask(t.Context(), string(ns), "web", 15, true))
 				}
 				began := time.Now()
 				err := r.host.Do(t.Context(), ns, realm, plan.Stop{ID: "web", Grace: 10 * time.Second})
