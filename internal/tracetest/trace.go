@@ -154,14 +154,11 @@ func (p Pair) play(ctx context.Context, t Trace, tally *Tally) (*Difference, err
 		if want.kind != got.kind || want.value != got.value {
 			return at(step.Text, want.String(), got.String()), nil
 		}
+		look := (*Side).lookAll
 		if step.frees {
-			for _, s := range []*Side{p.One, p.Other} {
-				if err := s.World.Collect(ctx); err != nil {
-					return nil, err
-				}
-			}
+			look = (*Side).collectAndLook
 		}
-		if want, got, err := p.agree(ctx, (*Side).lookAll); err != nil || want != got {
+		if want, got, err := p.agree(ctx, look); err != nil || want != got {
 			return at("state after "+step.Text, want, got), err
 		}
 	}
@@ -218,6 +215,15 @@ func (p Pair) agree(ctx context.Context, show func(*Side, context.Context) (stri
 
 // printEvents prints the events so far.
 func (s *Side) printEvents(context.Context) (string, error) { return s.events.print() }
+
+// collectAndLook is lookAll after a garbage collection. It is repeated for as long as the sides differ: containerd
+// sometimes leaves something to the next one.
+func (s *Side) collectAndLook(ctx context.Context) (string, error) {
+	if err := s.World.Collect(ctx); err != nil {
+		return "", err
+	}
+	return s.lookAll(ctx)
+}
 
 // lookAll prints what the trace's namespaces hold.
 func (s *Side) lookAll(ctx context.Context) (string, error) {
