@@ -130,7 +130,12 @@ func (d *Daemon) RemoveSnapshot(ctx context.Context, ns, snapshotter, key string
 				return fmt.Errorf("cannot remove snapshot with child: %w", errdefs.ErrFailedPrecondition)
 			}
 		}
-		d.removeSnapshot(ns, n, snapshotID{snapshotter, key})
+		id := snapshotID{snapshotter, key}
+		d.removeSnapshot(ns, n, id)
+		// Other leases than that of the call go on holding the name, and with it the next snapshot that has it.
+		if l, err := n.leaseOf(ctx); err == nil && l != nil {
+			delete(l.snapshots, id)
+		}
 		d.scheduleGC()
 		return nil
 	})
@@ -138,16 +143,8 @@ func (d *Daemon) RemoveSnapshot(ctx context.Context, ns, snapshotter, key string
 
 // removeSnapshot takes a snapshot away and tells so.
 func (d *Daemon) removeSnapshot(ns string, n *namespace, id snapshotID) {
-	n.forget(id)
-	d.publish(ns, "/snapshot/remove", &eventtypes.SnapshotRemove{Key: id.key, Snapshotter: id.snapshotter})
-}
-
-// forget takes a snapshot away.
-func (n *namespace) forget(id snapshotID) {
 	delete(n.snapshots, id)
-	for _, l := range n.leases {
-		delete(l.snapshots, id)
-	}
+	d.publish(ns, "/snapshot/remove", &eventtypes.SnapshotRemove{Key: id.key, Snapshotter: id.snapshotter})
 }
 
 func (d *Daemon) newSnapshot(kind snapshots.Kind, key, parent string, labels map[string]string) *snapshot {
@@ -287,7 +284,7 @@ func (d *Daemon) collect(ns string, n *namespace) {
 		switch {
 		case used[id]:
 		case d.collectsQuietly:
-			n.forget(id) // without a word
+			delete(n.snapshots, id) // without a word
 		default:
 			d.removeSnapshot(ns, n, id)
 		}
