@@ -197,6 +197,9 @@ func (n *namespace) mounts(id snapshotID) []mount.Mount {
 
 // parent returns the snapshot below another; nil at the bottom.
 func (n *namespace) parent(snapshotter string, s *snapshot) *snapshot {
+	if s.Parent == "" {
+		return nil // not the snapshot whose key is empty
+	}
 	return n.snapshots[snapshotID{snapshotter, s.Parent}]
 }
 
