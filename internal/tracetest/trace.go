@@ -57,7 +57,11 @@ func Draw(seed, number uint64) Trace {
 	for i := range Length {
 		switch {
 		case i == down:
-			t = append(t, restart(d, calls[d.IntN(len(calls))].step(d)))
+			k := calls[d.IntN(len(calls))]
+			for k.method == "Subscribe" { // which ends by its context or by the daemon's absence, whichever is sooner
+				k = calls[d.IntN(len(calls))]
+			}
+			t = append(t, restart(d, k.step(d)))
 		case i%(Length/turns) == 0:
 			turn := number*turns + uint64(i*turns/Length)
 			t = append(t, calls[turn%uint64(len(calls))].step(d))
