@@ -81,9 +81,7 @@ type decider struct {
 	namespaces map[state.Namespace]state.NamespaceSummary
 	now        time.Time
 	settings   Settings
-	// rootChanged means that another directory stands in the place of the one accepted last.
-	rootChanged bool
-	declared    map[state.RealmName]state.Realm
+	declared   map[state.RealmName]state.Realm
 	// held are the members of holds that stay, released those of holds that end.
 	held, released map[state.RealmName]bool
 	// candidates are realms whose removal counts from this scan on, if the guard lets it pass.
@@ -106,14 +104,13 @@ type object struct {
 func newDecider(prev state.Accepted, scan manifests.Scan, desired compile.Desired, namespaces []state.NamespaceSummary, now time.Time, settings Settings) *decider {
 	d := &decider{
 		prev: prev, next: prev, scan: scan, desired: desired, now: now, settings: settings,
-		rootChanged: rootChanged(prev, scan.Identity),
-		namespaces:  map[state.Namespace]state.NamespaceSummary{},
-		declared:    map[state.RealmName]state.Realm{},
-		held:        map[state.RealmName]bool{},
-		released:    map[state.RealmName]bool{},
-		left:        map[state.RealmName]bool{},
-		wasEmpty:    map[state.RealmName]bool{},
-		absences:    map[object]state.Absence{},
+		namespaces: map[state.Namespace]state.NamespaceSummary{},
+		declared:   map[state.RealmName]state.Realm{},
+		held:       map[state.RealmName]bool{},
+		released:   map[state.RealmName]bool{},
+		left:       map[state.RealmName]bool{},
+		wasEmpty:   map[state.RealmName]bool{},
+		absences:   map[object]state.Absence{},
 	}
 	for _, n := range namespaces {
 		d.namespaces[n.Name] = n
@@ -130,11 +127,12 @@ func newDecider(prev state.Accepted, scan manifests.Scan, desired compile.Desire
 	return d
 }
 
-// rootChanged reports whether the directory was replaced behind our back: unmounted, mounted over, made anew. When
-// the text of a symlink on its path changed as well, somebody pointed us elsewhere on purpose.
-func rootChanged(prev state.Accepted, is manifests.ScanIdentity) bool {
-	was := prev.Root
-	known := len(prev.Realms) > 0 && was.Inode != 0 && is.Inode != 0
+// moved reports whether the directory in which the realm was declared last was replaced behind our back: unmounted,
+// mounted over, made anew. When the text of a symlink on its path changed as well, somebody pointed us elsewhere on
+// purpose.
+func (d *decider) moved(name state.RealmName) bool {
+	was, is := d.prev.Realms[name].Root, d.scan.Identity
+	known := was.Inode != 0 && is.Inode != 0
 	return known && (was.Device != is.Device || was.Inode != is.Inode) && slices.Equal(was.Links, is.Links)
 }
 
@@ -145,13 +143,29 @@ func (d *decider) finish() {
 		d.next.Absences = append(d.next.Absences, d.absences[o])
 	}
 	d.countRemovals()
-	if !d.scan.Complete {
-		return
+	d.root()
+	d.next.Scanned = d.next.Scanned || d.scan.Complete
+}
+
+// root notes the directory in which realms are declared. One that misses something stays tied to where it had it.
+func (d *decider) root() {
+	is := state.RootIdentity{Device: d.scan.Identity.Device, Inode: d.scan.Identity.Inode, Links: d.scan.Identity.Links}
+	waits := map[state.RealmName]bool{}
+	for o := range d.absences {
+		waits[o.realm] = true
 	}
-	d.next.Scanned = true
-	if settled := len(d.next.Holds) == 0 && len(d.absences) == 0; !d.rootChanged || settled {
-		is := d.scan.Identity
-		d.next.Root = state.RootIdentity{Device: is.Device, Inode: is.Inode, Links: is.Links}
+	for _, h := range d.next.Holds {
+		for _, name := range h.Realms {
+			waits[name] = true
+		}
+	}
+	for name, r := range d.next.Realms {
+		r.Root = d.prev.Realms[name].Root
+		_, declared := d.declared[name]
+		if declared && (r.Root.Inode == 0 || d.scan.Complete && !waits[name]) {
+			r.Root = is
+		}
+		d.next.Realms[name] = r
 	}
 }
 

@@ -49,7 +49,7 @@ func (d *decider) missing(name state.RealmName) bool {
 	if !declared {
 		return d.removable(old.Realm)
 	}
-	if r.Tombstone || !d.rootChanged {
+	if r.Tombstone || !d.moved(name) {
 		return false
 	}
 	_, omitted := d.merge(old.Realm, r)
@@ -81,7 +81,7 @@ func (d *decider) releases(h state.Hold, confirmations Confirmations) bool {
 func (d *decider) guard() {
 	var counted, empty []state.RealmName
 	for _, name := range d.candidates {
-		if d.wasEmpty[name] && d.empty(name) && !d.rootChanged {
+		if d.wasEmpty[name] && d.empty(name) && !d.moved(name) {
 			empty = append(empty, name)
 		} else {
 			counted = append(counted, name)
@@ -105,7 +105,7 @@ func (d *decider) holds(counted, empty []state.RealmName) (why string, held bool
 	if len(counted) == 0 {
 		return "", false
 	}
-	if d.rootChanged {
+	if slices.ContainsFunc(counted, d.moved) {
 		return replaced, true
 	}
 	if d.settings.AllowEmpty {
@@ -155,8 +155,9 @@ func (d *decider) hold(realms []state.RealmName, why string) {
 	for _, name := range realms {
 		delete(d.absences, object{realm: name}) // it counted: the hold remembers it from now on
 	}
-	d.next.Holds = append(d.next.Holds, state.Hold{ID: holdID(realms), Realms: realms, Since: d.now, Why: why, RootChanged: d.rootChanged})
-	if d.settings.RemovalHold > 0 && !d.rootChanged {
+	moved := slices.ContainsFunc(realms, d.moved)
+	d.next.Holds = append(d.next.Holds, state.Hold{ID: holdID(realms), Realms: realms, Since: d.now, Why: why, RootChanged: moved})
+	if d.settings.RemovalHold > 0 && !moved {
 		d.look(d.now.Add(d.settings.RemovalHold))
 	}
 }

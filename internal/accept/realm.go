@@ -21,7 +21,7 @@ func (d *decider) accept(r state.Realm) {
 	if was {
 		r, omitted = d.merge(old.Realm, r)
 	}
-	if d.rootChanged && len(omitted) > 0 && !d.released[r.Name] {
+	if d.moved(r.Name) && len(omitted) > 0 && !d.released[r.Name] {
 		old.MissingSince = time.Time{}
 		old.Frozen, old.Withheld = r.Origin.String()+": "+replaced+", and this realm would lose containers", ""
 		d.next.Realms[r.Name] = old

@@ -97,9 +97,6 @@ type Accepted struct {
 	Absences []Absence `json:"absences,omitempty"`
 	// Holds are removals that wait for a person.
 	Holds []Hold `json:"holds,omitempty"`
-	// Root is the identity of the manifest directory at the last accepted scan; of the one before when it was
-	// replaced and what is missing since then is not settled yet.
-	Root RootIdentity `json:"root"`
 	// LastGeneration is the highest generation ever given to a realm.
 	LastGeneration int64 `json:"lastGeneration,omitempty"`
 	// Scanned reports whether a complete scan was ever accepted.
@@ -120,6 +117,9 @@ type AcceptedRealm struct {
 	Frozen string `json:"frozen,omitempty"`
 	// Withheld names the .skip or .bak file beside the realm's missing manifest: suspended, nothing is removed.
 	Withheld string `json:"withheld,omitempty"`
+	// Root is the manifest directory in which the realm was declared last with nothing of it missing. What is missing from
+	// another one proves nothing.
+	Root RootIdentity `json:"root,omitzero"`
 }
 
 // Removal is one entry of the removal list. It leaves the list only when containerd answers NotFound or a manifest

@@ -60,11 +60,11 @@ func load(t *testing.T, s *Store) state.Accepted {
 
 func accepted(generation int64) state.Accepted {
 	spec := state.Spec{Image: "docker.io/library/caddy:2", Env: []string{"SECRET=canary"}}
+	root := state.RootIdentity{Device: 1, Inode: 2, Links: []string{"/a -> /b"}}
 	realm := state.Realm{Name: "main", Namespace: "kukeon-main", Containers: []state.Container{{ID: "web", Name: "web", Spec: spec}}}
 	return state.Accepted{
-		Realms:   map[state.RealmName]state.AcceptedRealm{"main": {Realm: realm, Generation: generation}},
+		Realms:   map[state.RealmName]state.AcceptedRealm{"main": {Realm: realm, Generation: generation, Root: root}},
 		Removals: []state.Removal{{Realm: "old", Namespace: "kukeon-old", Container: "db", Spec: &spec}},
-		Root:     state.RootIdentity{Device: 1, Inode: 2, Links: []string{"/a -> /b"}},
 		Scanned:  true,
 	}
 }

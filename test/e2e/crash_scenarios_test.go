@@ -34,7 +34,12 @@ type course []scenario
 var courses = []course{
 	{
 		{name: "new realm", act: func(l *life) error {
-			l.containers = map[string]string{"db": l.containerOf("db", image("sleeps")), "web": l.containerOf("web", image("sleeps"))}
+			// Of an image of its own: how many writes a pull takes depends on whether another life's content is there.
+			ref, err := l.push("first")
+			if err != nil {
+				return err
+			}
+			l.containers = map[string]string{"db": l.containerOf("db", ref), "web": l.containerOf("web", ref)}
 			return l.declare()
 		}},
 		{name: "change image", act: func(l *life) error {
