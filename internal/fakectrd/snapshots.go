@@ -200,6 +200,9 @@ func (n *namespace) parent(snapshotter string, s *snapshot) *snapshot {
 	if s.Parent == "" {
 		return nil // not the snapshot whose key is empty
 	}
+	if s.Parent == "" { // which is also a name that a snapshot may have
+		return nil
+	}
 	return n.snapshots[snapshotID{snapshotter, s.Parent}]
 }
 
@@ -280,7 +283,9 @@ func (d *Daemon) collect(ns string, n *namespace) {
 	for _, id := range slices.Collect(maps.Keys(used)) {
 		for s, ok := n.snapshots[id]; ok; s, ok = n.snapshots[id] {
 			used[id] = true
-			id.key = s.Parent
+			if id.key = s.Parent; id.key == "" {
+				break
+			}
 		}
 	}
 	for _, id := range n.sortedSnapshots() {
