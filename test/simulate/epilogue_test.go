@@ -149,7 +149,11 @@ func (w *world) deaf(objects [][2]string) {
 	w.d.HookEvents(func(fakectrd.Event) fakectrd.EventFault { return fakectrd.EventFault{Drop: true} })
 	w.dir.edit(func() { w.dir.deaf = true })
 	for i, o := range objects {
-		if how := []string{"rm-all", "task-rm", "snapshot-rm"}[i%3]; how == "snapshot-rm" {
+		how := []string{"rm-all", "task-rm", "snapshot-rm"}[i%3]
+		if w.crashed(o) {
+			how = "rm-all" // another end would only lengthen its backoff, and that may be longer than a resync
+		}
+		if how == "snapshot-rm" {
 			w.act(action{verb: "ctr", args: []string{o[0], o[1], "kill"}})
 			w.act(action{verb: "ctr", args: []string{o[0], o[1], how}})
 		} else {
@@ -160,6 +164,12 @@ func (w *world) deaf(objects [][2]string) {
 	w.mended(resync, "every event was lost")
 	w.d.HookEvents(w.event)
 	w.dir.edit(func() { w.dir.deaf = false })
+}
+
+// crashed reports whether a container's last ends are counted still.
+func (w *world) crashed(object [2]string) bool {
+	c, err := w.d.Container(person, namespaceOf(object[0]), object[1])
+	return err == nil && state.Count(c.Labels, state.LabelFailures) > 0
 }
 
 // alter has a container's manifest ask for another one; false when there is none, for what is never pruned.
