@@ -126,7 +126,7 @@ func (d *Daemon) RemoveSnapshot(ctx context.Context, ns, snapshotter, key string
 		}
 		n := d.look(ns)
 		for id, s := range n.snapshots {
-			if id.snapshotter == snapshotter && s.Parent == key {
+			if key != "" && id.snapshotter == snapshotter && s.Parent == key {
 				return fmt.Errorf("cannot remove snapshot with child: %w", errdefs.ErrFailedPrecondition)
 			}
 		}

@@ -3,6 +3,7 @@ package tracetest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/containerd/containerd/v2/core/containers"
@@ -92,23 +93,21 @@ func (s *Side) clearTask(ctx context.Context, ns, id string) error {
 
 // clearSnapshots removes the snapshots that the garbage collector is kept from, and the namespace.
 func (s *Side) clearSnapshots(ctx context.Context, ns string) error {
-	for {
+	err := await(ctx, func() (bool, error) {
 		if err := s.World.Collect(ctx); err != nil {
-			return err
+			return false, err
 		}
 		list, err := s.Snapshots(ctx, ns, overlayfs)
-		if err != nil {
-			return err
-		}
-		if len(list) == 0 {
-			break
-		}
 		for _, i := range slices.Backward(list) {
 			err := s.RemoveSnapshot(ctx, ns, overlayfs, i.Name)
 			if ignore(err, errdefs.IsFailedPrecondition, errdefs.IsNotFound) != nil {
-				return err
+				return false, err
 			}
 		}
+		return len(list) == 0, err
+	})
+	if err != nil {
+		return fmt.Errorf("removing snapshots: %w", err)
 	}
 	return ignore(s.DeleteNamespace(ctx, ns), errdefs.IsNotFound)
 }

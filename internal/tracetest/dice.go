@@ -86,7 +86,7 @@ func (d dice) snapshotOf(container string) string {
 }
 
 func (d dice) snapshot() string {
-	return draw(d, odds[string]{{70, "s1"}, {20, "s2"}, {4, "A/1"}, {4, "B/2"}, {1, "none"}, {1, ""}})
+	return draw(d, odds[string]{{70, "s1"}, {20, "s2"}, {4, "A/1"}, {4, "B/2"}, {2, "none"}})
 }
 
 func (d dice) parent() string {
