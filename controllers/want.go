@@ -40,6 +40,7 @@ func (m *Manager) want(name state.RealmName) (plan.Want, state.AcceptedRealm, bo
 			want.Removing, want.Why = true, r.Why
 		}
 	}
+	want.Undeclared = !kept && !want.Removing
 	if !m.intake.complete {
 		want.RemovalsWait = "the first complete look at the manifests, for its removal was accepted"
 	}

@@ -77,6 +77,9 @@ func (d *differ) namespace() bool {
 		d.leave(obj, ReasonConflict, fmt.Sprintf("it belongs to realm %s", realm))
 		return false
 	}
+	if d.want.Undeclared {
+		return true // nobody asks for the namespace, or for its labels
+	}
 	missing := map[string]string{}
 	for k, v := range NamespaceLabels(d.want, d.have.Owner) {
 		if d.have.Labels[k] != v {

@@ -39,6 +39,7 @@ type wantFixture struct {
 	Images       []state.Image      `json:"images"`
 	Containers   []containerFixture `json:"containers"`
 	Removing     string             `json:"removing"`
+	Undeclared   bool               `json:"undeclared"`
 	Removals     []string           `json:"removals"`
 	RemovalsWait string             `json:"removalsWait"`
 	Completed    map[string]int     `json:"completed"`
@@ -186,7 +187,7 @@ func (f wantFixture) want() plan.Want {
 			Deletion: state.DeletionPolicy(orElse(f.Deletion, "Delete")), Origin: state.Origin{Path: "main.yaml", Line: 1},
 		},
 		Removing: f.Removing != "", Why: f.Removing, Suspended: f.Suspended, ManagedBy: state.ManagedByDaemon,
-		RemovalsWait:        f.RemovalsWait,
+		Undeclared: f.Undeclared, RemovalsWait: f.RemovalsWait,
 		Removals:            map[state.ContainerID]state.Removal{},
 		Completions:         map[state.ContainerID]state.Completion{},
 		SuspendedContainers: map[state.ContainerID]string{},

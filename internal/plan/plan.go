@@ -55,6 +55,9 @@ type Want struct {
 	// Removing means that the whole realm is on the removal list; Realm then holds only its names and policy.
 	Removing bool
 	Why      string // of the removal
+	// Undeclared means that no manifest of the realm is accepted: all that is wanted are the Removals. Realm then holds only
+	// its names and policy.
+	Undeclared bool
 	// Removals are the containers on the removal list.
 	Removals map[state.ContainerID]state.Removal
 	// RemovalsWait says what has to come before any of them is carried out; empty when nothing has.
