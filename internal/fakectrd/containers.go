@@ -73,6 +73,10 @@ func (d *Daemon) UpdateContainer(ctx context.Context, ns string, c containers.Co
 		if err := applyFields(&updated, cloneContainer(c), fieldpaths); err != nil {
 			return err
 		}
+		// The database only ever adds and replaces extensions.
+		written := updated.Extensions
+		updated.Extensions = cloneContainer(old).Extensions
+		maps.Copy(updated.Extensions, written)
 		if err := d.store(&updated); err != nil {
 			return err
 		}
@@ -124,8 +128,7 @@ func applyFields(dst *containers.Container, src containers.Container, fieldpaths
 				dst.Spec = src.Spec
 			}
 		case "extensions":
-			// The database only ever adds and replaces extensions.
-			maps.Copy(dst.Extensions, src.Extensions)
+			dst.Extensions = maps.Clone(src.Extensions)
 		case "image":
 			dst.Image = src.Image
 		case "snapshotkey":

@@ -238,11 +238,9 @@ func carryOut[T any](ctx context.Context, d *Daemon, c Call, act func() (T, erro
 	if d.audit != nil && c.Write && c.N > 0 {
 		d.audit(c, d.before(c))
 	}
-	if c.Namespace != "" {
-		if err := identifiers.Validate(c.Namespace); err != nil {
-			d.recordLocked(c, false, err)
-			return zero, err
-		}
+	if err := validNamespace(c); err != nil {
+		d.recordLocked(c, false, err)
+		return zero, err
 	}
 	_, there := d.namespaces[c.Namespace]
 	v, err := act()
@@ -260,6 +258,14 @@ func carryOut[T any](ctx context.Context, d *Daemon, c Call, act func() (T, erro
 		return zero, err
 	}
 	return v, nil
+}
+
+// validNamespace refuses a call in a namespace that there cannot be. The calls on the namespace itself only say NotFound.
+func validNamespace(c Call) error {
+	if c.Namespace == "" || c.Method == "NamespaceLabels" || c.Method == "DeleteNamespace" {
+		return nil
+	}
+	return identifiers.Validate(c.Namespace)
 }
 
 // unlocked waits for something with the lock released, in the middle of a call. A daemon that goes down meanwhile takes

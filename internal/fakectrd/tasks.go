@@ -304,6 +304,9 @@ func (d *Daemon) KillTask(ctx context.Context, ns, id string, signal uint32, all
 		if t.Status == stopped && !all {
 			return fmt.Errorf("process already finished: %w", errdefs.ErrNotFound)
 		}
+		if signal > lastSignal && !all {
+			return fmt.Errorf("runc kill failed: invalid argument: %w", errdefs.ErrUnknown)
+		}
 		if t.Status == paused && all {
 			t.thawed = true // to reach all processes runc freezes them, and then lets them go
 			d.deliver(key{ns, id}, t)
