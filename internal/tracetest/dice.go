@@ -74,7 +74,7 @@ func (d dice) ns() string {
 }
 
 func (d dice) container() string {
-	return draw(d, odds[string]{{75, "c1"}, {22, "c2"}, {1, "none"}, {1, "bad/id"}, {1, ""}})
+	return draw(d, odds[string]{{75, "c1"}, {22, "c2"}, {1, "none"}, {2, "bad/id"}})
 }
 
 // snapshotOf is a key that goes with a container, or another.

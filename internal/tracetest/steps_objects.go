@@ -32,7 +32,7 @@ var namespaceKinds = []kind{
 	}},
 	{"CreateNamespace", 8, false, func(d dice) (string, action) { return createNamespace(d.ns(), d.labels()) }},
 	{"SetNamespaceLabel", 8, false, func(d dice) (string, action) {
-		ns, label, value := d.ns(), d.label(), d.value()
+		ns, label, value := draw(d, odds[string]{{90, "a"}, {10, "b"}}), d.label(), d.value()
 		return ns + brief(map[string]string{label: value}), quiet(func(ctx context.Context, s *Side) error {
 			return s.SetNamespaceLabel(ctx, s.in(ns), label, value)
 		})

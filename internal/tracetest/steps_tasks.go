@@ -188,7 +188,7 @@ func restart(d dice, meanwhile Step) Step {
 			s.events.stop()
 			_, err = meanwhile.do(ctx, s)
 			missed := Kind(err)
-			if err := s.World.Up(ctx); err != nil {
+			if err := s.World.Up(context.WithoutCancel(ctx)); err != nil {
 				return "", err
 			}
 			if err := s.connected(ctx); err != nil {

@@ -58,7 +58,8 @@ func Draw(seed, number uint64) Trace {
 		switch {
 		case i == down:
 			k := calls[d.IntN(len(calls))]
-			for k.method == "Subscribe" { // which ends by its context or by the daemon's absence, whichever is sooner
+			// A stream ends by its context or by the daemon's absence, whichever is sooner; a pull goes on trying.
+			for k.method == "Subscribe" || k.method == "Pull" {
 				k = calls[d.IntN(len(calls))]
 			}
 			t = append(t, restart(d, k.step(d)))

@@ -53,10 +53,15 @@ func compare(t *testing.T, version string) {
 	}
 	began, differ := time.Now(), 0
 	for n := first; n < last; n++ {
-		if r.differs(n) {
-			if differ++; !*keepOn {
-				break
-			}
+		differs, err := r.differs(n)
+		if err != nil {
+			t.Fatalf("trace %d of seed %d on containerd %s: %v\n%s", n, *seed, version, err, tracetest.Draw(*seed, n))
+		}
+		if !differs {
+			continue
+		}
+		if differ++; !*keepOn {
+			break
 		}
 	}
 	took := time.Since(began)
@@ -80,15 +85,11 @@ func compare(t *testing.T, version string) {
 }
 
 // differs plays a trace, and shortens it when it shows a difference.
-func (r *run) differs(number uint64) bool {
+func (r *run) differs(number uint64) (bool, error) {
 	trace := tracetest.Draw(*seed, number)
 	difference, err := r.play(r.Context(), trace, &r.tally, *patience)
-	if err != nil {
-		r.Errorf("trace %d of seed %d on containerd %s: %v\n%s", number, *seed, r.version, err, trace)
-		return true
-	}
-	if difference == nil {
-		return false
+	if difference == nil || err != nil {
+		return false, err
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), *shrink)
 	defer cancel()
@@ -102,7 +103,7 @@ func (r *run) differs(number uint64) bool {
 	r.Errorf("trace %d of seed %d differs on containerd %s; one is the fake, other is real\n%s%s\n"+
 		"again: CONTAINERD_VERSION=%s go test ./internal/tracetest -count=1 -args -seed %d -trace %d",
 		number, *seed, r.version, short, difference, r.version, *seed, number)
-	return true
+	return true, nil
 }
 
 // play plays a trace in namespaces of its own.
