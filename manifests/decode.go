@@ -20,9 +20,9 @@ import (
 const (
 	// MaxFileBytes bounds what a manifest file may cost to read. The largest real ones are some 100 KiB.
 	MaxFileBytes = 1 << 20
-	// maxNodes bounds a document's YAML nodes, also once its aliases are filled in. A node costs about 2 us and 800
-	// bytes, and no file may cost more than 50 ms and 32 MiB. A thousand containers of eight fields fit.
-	maxNodes = 18_000
+	// maxNodes bounds a document's YAML nodes, also once its aliases are filled in. A node costs 2 to 3 us and 800
+	// bytes, and no file may cost more than 50 ms and 32 MiB. Six hundred containers of eight fields fit.
+	maxNodes = 12_000
 	// maxMarks bounds the bytes that can begin a node, which are counted before a tree is built: the tree
 	// costs some 200 bytes for each.
 	maxMarks = 2 * maxNodes
