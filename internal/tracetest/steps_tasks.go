@@ -59,11 +59,13 @@ var taskKinds = []kind{
 func createTask(ns, id, key string) (string, action) {
 	return fmt.Sprintf("%s %s on the mounts of %s", ns, id, key), func(ctx context.Context, s *Side) (string, error) {
 		full := s.in(ns)
+		var program Program
 		if c, err := s.Container(ctx, full, id); err == nil {
 			if len(c.Spec.GetValue()) == 0 {
 				return "not tried without a spec", nil // over which containerd 1.7 crashes as a whole
 			}
-			s.World.Program(full, id, programIn(c))
+			program = programIn(c)
+			s.World.Program(full, id, program)
 		}
 		mounts, ok := s.mounts[ns+"/"+key]
 		if !ok {
@@ -72,7 +74,7 @@ func createTask(ns, id, key string) (string, action) {
 		output := s.World.Output(full, id)
 		pid, err := s.CreateTask(ctx, full, ctrd.TaskRequest{ID: id, Rootfs: mounts, Stdout: output, Stderr: output})
 		if err == nil {
-			s.outputs[ns+"/"+id] = output
+			s.made[ns+"/"+id] = Process{NS: full, ID: id, Output: output, Program: program}
 		}
 		return fmt.Sprint(pid != 0), err
 	}
@@ -93,13 +95,8 @@ func startTask(ns, id string) (string, action) {
 
 // process tells about a task's process; without a pid when none runs that signals reach.
 func (s *Side) process(ctx context.Context, ns, id string) (Process, error) {
-	p := Process{NS: s.in(ns), ID: id, Output: s.outputs[ns+"/"+id]}
-	c, err := s.Container(ctx, p.NS, id)
-	if err != nil {
-		return p, err
-	}
-	p.Program = programIn(c)
-	t, err := s.Task(ctx, p.NS, id)
+	p := s.made[ns+"/"+id] // of what the record says now, nothing may be running yet
+	t, err := s.Task(ctx, s.in(ns), id)
 	if err == nil && t.Status == "running" {
 		p.Pid = t.Pid
 	}

@@ -78,17 +78,17 @@ type Side struct {
 	// Refs are the references that steps use, by the names A, B, moving, missing and unreachable.
 	Refs map[string]string
 
-	prefix  string // of the trace's namespaces
-	mounts  map[string][]mount.Mount
-	outputs map[string]string
-	server  string
-	events  *recorder
+	prefix string // of the trace's namespaces
+	mounts map[string][]mount.Mount
+	made   map[string]Process // with the task that was made last
+	server string
+	events *recorder
 }
 
 // begin makes the side ready for a trace whose namespaces begin with the prefix.
 func (s *Side) begin(ctx context.Context, prefix string) error {
 	s.prefix = prefix
-	s.mounts, s.outputs = map[string][]mount.Mount{}, map[string]string{}
+	s.mounts, s.made = map[string][]mount.Mount{}, map[string]Process{}
 	id, err := s.ServerID(ctx)
 	if err != nil {
 		return err
