@@ -102,6 +102,7 @@ type busyFixture struct {
 	Stopping []string          `json:"stopping"`
 	Creating []string          `json:"creating"`
 	Removing []string          `json:"removingSnapshots"`
+	Pulling  []string          `json:"pulling"`
 	Failed   map[string]string `json:"failed"` // printed operation -> error, to be tried in 4 s
 }
 
@@ -258,6 +259,10 @@ func (f busyFixture) busy() plan.Busy {
 	}
 	for _, key := range f.Removing {
 		op := plan.RemoveSnapshot{Key: key}
+		b.Running[op.Object()] = op
+	}
+	for _, ref := range f.Pulling {
+		op := plan.Pull{Ref: ref}
 		b.Running[op.Object()] = op
 	}
 	for op, text := range f.Failed {

@@ -1,7 +1,9 @@
 package plan
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -34,7 +36,9 @@ func (d *differ) removeRealm() {
 	}
 	// Images go last: their deletion is what makes containerd collect the content, and it may collect nothing after
 	// a lease or snapshot that goes later.
-	if d.leftovers(); len(d.plan.Operations)+len(d.plan.Waits) > 0 {
+	d.leftovers()
+	d.waitForAll() // such as a pull that was cancelled: what it still asks for would make the namespace again
+	if len(d.plan.Operations)+len(d.plan.Waits) > 0 {
 		return
 	}
 	foreignContent = append(foreignContent, d.removeImages()...)
@@ -86,6 +90,14 @@ func (d *differ) ours() bool {
 		}
 	}
 	return d.holdsOurs()
+}
+
+// waitForAll has the plan wait for everything that is under way.
+func (d *differ) waitForAll() {
+	byName := func(a, b Operation) int { return cmp.Compare(a.String(), b.String()) }
+	for _, op := range slices.SortedFunc(maps.Values(d.busy.Running), byName) {
+		d.waitIfRunning(op.Object())
+	}
 }
 
 // holdsOurs reports whether a container of ours is still there.

@@ -299,7 +299,7 @@ func (s store) Completions(realm state.RealmName) map[state.ContainerID]state.Co
 
 // Complete implements controllers.Store.
 func (s store) Complete(realm state.RealmName, id state.ContainerID, c state.Completion) error {
-	s.proc.w.check.ends(string(realm), string(id), c)
+	s.proc.w.check.ends(string(realm), string(id))
 	return s.write(func() {
 		s.proc.w.check.remembered(string(realm), string(id), c)
 		if s.done[realm] == nil {

@@ -177,20 +177,28 @@ func call(weight int, verb string, among int, words ...string) recipe {
 func write(weight int, verb string, words ...string) recipe {
 	return recipe{weight, func(g *generator, realm, id string) action {
 		a := call(1, verb, 12, words...).make(g, realm, id)
-		if g.IntN(3) == 0 {
+		switch g.IntN(15) {
+		case 0, 1:
 			a.args[0] = g.number(2)
 			a.args = append(a.args, g.one(writes...))
+		case 2, 3, 4, 5:
+			a.args[0] = "0"
+			a.args = append(a.args, g.one(rareWrites...))
 		}
 		return a
 	}}
 }
 
-// writes are all calls that change something.
+// writes are all calls by which the controller changes something of its own accord. (Only `release`, which a person asks
+// for, relabels images.)
 var writes = []string{
 	"CreateContainer", "CreateLease", "CreateNamespace", "CreateTask", "DeleteContainer", "DeleteImage", "DeleteLease",
 	"DeleteNamespace", "DeleteTask", "KillTask", "PrepareSnapshot", "Pull", "RemoveSnapshot", "ResumeTask",
-	"SetNamespaceLabel", "StartTask", "Unpack", "UpdateContainer", "UpdateImageLabels",
+	"SetNamespaceLabel", "StartTask", "Unpack", "UpdateContainer",
 }
+
+// rareWrites are those that few histories make more than once.
+var rareWrites = []string{"CreateNamespace", "DeleteImage", "DeleteNamespace", "ResumeTask", "SetNamespaceLabel"}
 
 const faultOfCall = "away|late|other"
 
@@ -222,7 +230,7 @@ var recipes = []recipe{
 
 	// People.
 	act(13, "ctr", "REALM", "ID", "kill"), act(16, "ctr", "REALM", "ID", "term"), act(16, "ctr", "REALM", "ID", "task-rm"),
-	act(6, "ctr", "REALM", "ID", "rm"), act(8, "ctr", "REALM", "ID", "rm-all"), act(13, "ctr", "REALM", "ID", "pause"),
+	act(6, "ctr", "REALM", "ID", "rm"), act(8, "ctr", "REALM", "ID", "rm-all"), act(20, "ctr", "REALM", "ID", "pause"),
 	act(11, "ctr", "REALM", "ID", "snapshot-rm"), act(11, "ctr", "REALM", "ID", "image-rm"), act(11, "ctr", "REALM", "ID", "image-label"),
 	act(11, "ctr", "REALM", "ID", "content-rm"),
 	act(2, "label", "REALM", "ID", "app", "other"), act(8, "label", "REALM", "ID", "source|owner|started"),

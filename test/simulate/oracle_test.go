@@ -220,7 +220,7 @@ func (w *world) realmWrong(realm string, want map[string]container) string {
 		delete(live, id)
 	}
 	for id := range live {
-		if _, recorded := have[id]; !recorded {
+		if _, recorded := have[id]; !recorded && !w.stateLost { // else nothing tells that it was ours
 			return fmt.Sprintf("%s/%s is a task without a container", ns, id)
 		}
 	}

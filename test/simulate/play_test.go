@@ -212,7 +212,7 @@ func (w *world) confirmOrphans() {
 func (w *world) endOneShots() {
 	for _, r := range w.disk.current().Realms {
 		for _, c := range r.Containers {
-			if c.Spec.Restart.Policy != state.RestartAlways && w.isOurs(action{args: []string{string(r.Name), string(c.ID)}}) {
+			if c.Spec.Restart.Policy != state.RestartAlways && w.isOurs(string(r.Namespace), string(c.ID)) {
 				_ = w.d.Exit(string(r.Namespace), string(c.ID), 0) // it may have ended
 			}
 		}

@@ -171,22 +171,23 @@ func (w *world) reboot(action) {
 	w.fired("host rebooted")
 }
 
-// isOurs reports whether nobody else made the container of an action.
-func (w *world) isOurs(a action) bool {
+// isOurs reports whether nobody else made a container.
+func (w *world) isOurs(ns, id string) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return !w.foreigners[namespaceOf(a.arg(0))+"/"+a.arg(1)]
+	return !w.foreigners[ns+"/"+id]
 }
 
 func (w *world) exit(a action) {
+	ns, id := namespaceOf(a.arg(0)), a.arg(1)
 	if a.arg(2) == "oom" {
-		if w.isOurs(a) && w.d.OOM(namespaceOf(a.arg(0)), a.arg(1)) == nil {
+		if w.isOurs(ns, id) && w.d.OOM(ns, id) == nil {
 			w.fired("out of memory")
 		}
 		return
 	}
 	code := uint32(a.number(2))
-	if w.isOurs(a) && w.d.Exit(namespaceOf(a.arg(0)), a.arg(1), code) == nil {
+	if w.isOurs(ns, id) && w.d.Exit(ns, id, code) == nil {
 		w.fired("process exit")
 	}
 }
@@ -220,14 +221,15 @@ func (w *world) habit(a action) {
 }
 
 func (w *world) killShim(a action) {
-	if w.isOurs(a) && w.d.KillShim(namespaceOf(a.arg(0)), a.arg(1)) == nil {
+	ns, id := namespaceOf(a.arg(0)), a.arg(1)
+	if w.isOurs(ns, id) && w.d.KillShim(ns, id) == nil {
 		w.fired("shim killed")
 	}
 }
 
 func (w *world) hang(a action) {
 	ns, id := namespaceOf(a.arg(0)), a.arg(1)
-	if w.isOurs(a) && w.d.HangShim(ns, id) == nil {
+	if w.isOurs(ns, id) && w.d.HangShim(ns, id) == nil {
 		w.fired("shim hung, " + map[bool]string{true: "unknown in lists", false: "missing from lists"}[w.version == "1.6"])
 		w.later(a.duration(2), func() { _ = w.d.UnhangShim(ns, id) }) // it may be gone
 	}
