@@ -7,11 +7,14 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"maps"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -44,6 +47,10 @@ func NewRegistry(ctx context.Context) (*Registry, error) {
 			r.requests = append(r.requests, req.Method+" "+req.URL.Path)
 			r.mu.Unlock()
 		}
+		if req.Header.Get("Range") != "" {
+			servePart(w, req, handler)
+			return
+		}
 		handler.ServeHTTP(w, req)
 	})}
 	go func() {
@@ -52,6 +59,23 @@ func NewRegistry(ctx context.Context) (*Registry, error) {
 	}()
 	context.AfterFunc(ctx, func() { _ = r.server.Close() })
 	return r, nil
+}
+
+// servePart answers for a part of a blob, as registries do. The handler itself does not know ranges without an end, by
+// which a pull that broke off goes on.
+func servePart(w http.ResponseWriter, req *http.Request, handler http.Handler) {
+	whole := req.Clone(req.Context())
+	whole.Header.Del("Range")
+	answer := httptest.NewRecorder()
+	handler.ServeHTTP(answer, whole)
+	maps.Copy(w.Header(), answer.Header())
+	w.Header().Del("Content-Length") // that of the part differs
+	if answer.Code != http.StatusOK {
+		w.WriteHeader(answer.Code)
+		_, _ = w.Write(answer.Body.Bytes()) // the client is gone otherwise
+		return
+	}
+	http.ServeContent(w, req, "", time.Time{}, bytes.NewReader(answer.Body.Bytes()))
 }
 
 // Close ends the registry, and all requests under way.

@@ -40,7 +40,7 @@ var taskKinds = []kind{
 			return s.KillTask(ctx, s.in(ns), id, signal, all)
 		})
 	}},
-	{"ResumeTask", 12, false, func(d dice) (string, action) {
+	{"ResumeTask", 18, false, func(d dice) (string, action) {
 		ns, id := d.ns(), d.container()
 		return ns + " " + id, quiet(func(ctx context.Context, s *Side) error { return s.ResumeTask(ctx, s.in(ns), id) })
 	}},
@@ -127,7 +127,7 @@ var outsideKinds = []kind{
 			return s.World.Retag(ctx, s.Refs["moving"], image)
 		})
 	}},
-	{"Pause", 9, false, func(d dice) (string, action) {
+	{"Pause", 15, false, func(d dice) (string, action) {
 		ns, id := d.ns(), d.container()
 		return ns + " " + id, quiet(func(ctx context.Context, s *Side) error { return s.World.Pause(ctx, s.in(ns), id) })
 	}},

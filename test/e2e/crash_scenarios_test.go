@@ -5,14 +5,18 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"time"
 
 	"github.com/containerd/containerd/api/services/tasks/v1"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	noimage "github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/types"
@@ -34,7 +38,6 @@ type course []scenario
 var courses = []course{
 	{
 		{name: "new realm", act: func(l *life) error {
-			// Of an image of its own: how many writes a pull takes depends on whether another life's content is there.
 			ref, err := l.push("first")
 			if err != nil {
 				return err
@@ -59,15 +62,19 @@ var courses = []course{
 			return l.declare()
 		}},
 		{name: "add a container", act: func(l *life) error {
-			l.containers["more"] = l.containerOf("more", image("sleeps"))
+			var err error
+			if l.latest, err = l.push("fourth"); err != nil {
+				return err
+			}
+			l.containers["more"] = l.containerOf("more", l.latest)
 			return l.declare()
 		}},
 		{name: "change spec", act: func(l *life) error {
-			l.containers["web"] = l.containerOf("web", image("sleeps"), "env: [COLOR=green]")
+			l.containers["web"] = l.containerOf("web", l.latest, "env: [COLOR=green]")
 			return l.declare()
 		}},
 		{name: "live update", act: func(l *life) error {
-			l.containers["web"] = l.containerOf("web", image("sleeps"), "env: [COLOR=green]", "labels: {team: edge}", "restartBackoffSeconds: 2")
+			l.containers["web"] = l.containerOf("web", l.latest, "env: [COLOR=green]", "labels: {team: edge}", "restartBackoffSeconds: 2")
 			return l.declare()
 		}},
 		{name: "restart after exit", act: func(l *life) error {
@@ -105,6 +112,7 @@ type life struct {
 	course course
 	next   int // scenario
 
+	latest    string    // the image of its newest container
 	collected time.Time // when containerd's garbage was last collected
 
 	file       string            // its manifest
@@ -144,21 +152,74 @@ func (l *life) killTask(id string) error {
 	return err
 }
 
-// push puts an image into the registry that nobody has yet: the image "sleeps" with one more small layer.
+// push puts an image into the registry of which nobody has any part yet: the image "sleeps" with a file of its own in each
+// layer, and one layer more. How many writes a pull and an unpack take depends on what of it is there already.
 func (l *life) push(name string) (ref string, err error) {
-	var layer bytes.Buffer
-	w := tar.NewWriter(&layer)
-	text := []byte(l.name() + " " + name)
-	err = w.WriteHeader(&tar.Header{Name: "etc/whose", Mode: 0o644, Size: int64(len(text))})
-	if err == nil {
-		_, err = w.Write(text)
+	own := []byte(l.name() + " " + name)
+	base, err := images["sleeps"].Layers()
+	if err != nil {
+		return "", err
 	}
-	if closeErr := w.Close(); err != nil || closeErr != nil {
-		return "", errors.Join(err, closeErr)
+	img, err := mutate.ConfigFile(noimage.Image, &v1.ConfigFile{OS: "linux", Architecture: runtime.GOARCH})
+	if err != nil {
+		return "", err
 	}
-	var img v1.Image
-	if img, err = mutate.AppendLayers(images["sleeps"], static.NewLayer(layer.Bytes(), types.OCIUncompressedLayer)); err != nil {
+	for i, below := range append(base, nil) {
+		layer, err := layerWith(below, fmt.Sprintf("etc/whose-%d", i), own)
+		if err != nil {
+			return "", err
+		}
+		if img, err = mutate.AppendLayers(img, layer); err != nil {
+			return "", err
+		}
+	}
+	config, err := images["sleeps"].ConfigFile()
+	if err != nil {
+		return "", err
+	}
+	if img, err = mutate.Config(img, config.Config); err != nil {
 		return "", err
 	}
 	return registry.Push(context.Background(), strings.ReplaceAll(l.name(), "_", "-")+"-"+name+":1", img)
+}
+
+// layerWith is a layer, or an empty one, with a file more.
+func layerWith(below v1.Layer, name string, content []byte) (v1.Layer, error) {
+	var layer bytes.Buffer
+	w := tar.NewWriter(&layer)
+	err := w.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: int64(len(content))})
+	if err == nil {
+		_, err = w.Write(content)
+	}
+	if below != nil && err == nil {
+		err = copyEntries(w, below)
+	}
+	if err = errors.Join(err, w.Close()); err != nil {
+		return nil, err
+	}
+	return static.NewLayer(layer.Bytes(), types.OCIUncompressedLayer), nil
+}
+
+func copyEntries(w *tar.Writer, from v1.Layer) error {
+	text, err := from.Uncompressed()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = text.Close() }() // it was read
+	r := tar.NewReader(text)
+	for {
+		header, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err == nil {
+			err = w.WriteHeader(header)
+		}
+		if err == nil {
+			_, err = io.Copy(w, r)
+		}
+		if err != nil {
+			return err
+		}
+	}
 }
