@@ -194,7 +194,7 @@ func layerWith(below v1.Layer, name string, content []byte) (v1.Layer, error) {
 	if below != nil && err == nil {
 		err = copyEntries(w, below)
 	}
-	if err = errors.Join(err, w.Close()); err != nil {
+	if err := errors.Join(err, w.Close()); err != nil {
 		return nil, err
 	}
 	return static.NewLayer(layer.Bytes(), types.OCIUncompressedLayer), nil
