@@ -88,8 +88,8 @@ func (h *Host) image(ctx context.Context, ns state.Namespace, ref string) (image
 	})
 }
 
-// pull fetches and unpacks an image; content that is missing of one that is there is fetched again. What was fetched by a pull that failed stays under its lease, and the next one
-// goes on from there.
+// pull fetches and unpacks an image; content that is missing of one that is there is fetched again. What was fetched by
+// a pull that failed stays under its lease, and the next one goes on from there.
 func (h *Host) pull(ctx context.Context, at target, op plan.Pull) error {
 	_, err := h.image(ctx, at.ns, op.Ref)
 	present := err == nil
