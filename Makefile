@@ -50,7 +50,7 @@ crash: deps-test tools ## break every write of every scenario once (CONTAINERD_V
 	$(if $(filter 1.7%,$(CONTAINERD_VERSION)),$(MAKE) tools-1.7)
 	go test -c -o bin/crash.test ./test/e2e
 	cd test/e2e && ../../bin/crash.test -test.timeout 60m -ginkgo.no-color -ginkgo.label-filter=crash \
-		-crash.kinds "$(KINDS)" -crash.scenarios "$(SCENARIOS)" -crash.write $(or $(WRITE),0)
+		-crash.kinds "$(KINDS)" -crash.scenarios "$(SCENARIOS)" -crash.write $(or $(WRITE),0) -crash.keep ../../bin/crash-failures
 
 .PHONY: simulate
 simulate: ## play N=100000 random histories of faults on the whole controller, in fake time (RACE=1: 20000 with -race)

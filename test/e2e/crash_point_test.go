@@ -135,8 +135,8 @@ func (l *life) converge(s *injection, want world) (world, error) {
 
 // settled looks whether nothing is under way, we say that all is done, and the world is as wanted; cheap looks first.
 func (l *life) settled(want world) (world, error) {
-	if n := l.proxy.Pending(); n > 0 {
-		return nil, fmt.Errorf("%d writes under way", n)
+	if calls := l.proxy.Pending(); len(calls) > 0 {
+		return nil, fmt.Errorf("under way: %s", strings.Join(calls, ", "))
 	}
 	if len(l.proxy.Writes()) == 0 {
 		return nil, errors.New("nothing has begun") // what we say is from before

@@ -74,7 +74,7 @@ func newMachine(t *testing.T) *machine {
 			return fmt.Errorf("%d run: %w", len(pids), err)
 		}
 		h, err := m.client.Host(t.Context())
-		if err == nil && (h.Realms.InSync != 2 || m.proxy.Pending() > 0) {
+		if err == nil && (h.Realms.InSync != 2 || len(m.proxy.Pending()) > 0) {
 			err = fmt.Errorf("%+v", h.Realms)
 		}
 		return err

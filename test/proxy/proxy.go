@@ -77,7 +77,7 @@ type Proxy struct {
 	mu      sync.Mutex
 	hook    func(Call) Fault
 	writes  []*Call
-	pending int // writes that came in and were not answered yet
+	pending map[*Call]time.Time // writes that came in and were not answered yet, since when
 }
 
 // Start serves on a new unix socket what the daemon behind the other one answers. The daemon may come and go.
@@ -95,7 +95,7 @@ func Start(socket, daemon string) (*Proxy, error) {
 	if err != nil {
 		return nil, errors.Join(err, listener.Close())
 	}
-	p := &Proxy{Address: socket, upstream: upstream, served: make(chan struct{})}
+	p := &Proxy{Address: socket, upstream: upstream, served: make(chan struct{}), pending: map[*Call]time.Time{}}
 	p.server = grpc.NewServer(grpc.ForceServerCodecV2(codec{}), grpc.UnknownServiceHandler(p.handle),
 		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage))
 	go func() {
@@ -134,11 +134,15 @@ func (p *Proxy) Writes() []Call {
 	return writes
 }
 
-// Pending is how many writes have come in and were not answered yet.
-func (p *Proxy) Pending() int {
+// Pending tells of each write that has come in and was not answered yet, and for how long; in no particular order.
+func (p *Proxy) Pending() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.pending
+	var calls []string
+	for c, since := range p.pending {
+		calls = append(calls, fmt.Sprintf("%s for %v", c, time.Since(since).Round(time.Millisecond)))
+	}
+	return calls
 }
 
 // Reset forgets the writes seen so far.
@@ -153,7 +157,7 @@ func (p *Proxy) register(c *Call) Fault {
 	p.mu.Lock()
 	hook := p.hook
 	if !reads[c.Method] {
-		p.pending++
+		p.pending[c] = time.Now()
 		c.Write = len(p.writes) + 1
 		p.writes = append(p.writes, c)
 	}
@@ -169,9 +173,7 @@ func (p *Proxy) register(c *Call) Fault {
 func (p *Proxy) answered(c *Call) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if c.Write > 0 {
-		p.pending--
-	}
+	delete(p.pending, c)
 }
 
 // done notes what the daemon made of a call.
