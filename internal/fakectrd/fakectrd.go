@@ -68,6 +68,9 @@ type Fault struct {
 	Before error
 	// After is the answer of a call that was carried out but whose reply was lost.
 	After error
+	// Late is the time on the way back: what the caller reads is that old. When its context ends meanwhile, the reply is
+	// lost.
+	Late time.Duration
 	// Then is called once the call was carried out, with the daemon locked: it must not call the daemon.
 	Then func()
 }
@@ -217,7 +220,7 @@ func writeResult[T any](ctx context.Context, d *Daemon, method, ns, id string, a
 	return carryOut(ctx, d, Call{Method: method, Namespace: ns, ID: id, Write: true}, act)
 }
 
-// carryOut takes a call through its faults and runs act with the lock held.
+// carryOut takes a call through its faults.
 func carryOut[T any](ctx context.Context, d *Daemon, c Call, act func() (T, error)) (T, error) {
 	var zero T
 	f := d.arrive(ctx, &c)
@@ -229,6 +232,18 @@ func carryOut[T any](ctx context.Context, d *Daemon, c Call, act func() (T, erro
 		d.record(c, true, f.Before)
 		return zero, f.Before
 	}
+	v, err := answer(ctx, d, c, f, act)
+	if f.Late > 0 {
+		if late := sleep(ctx, f.Late); late != nil {
+			return zero, late
+		}
+	}
+	return v, err
+}
+
+// answer runs act with the lock held.
+func answer[T any](ctx context.Context, d *Daemon, c Call, f Fault, act func() (T, error)) (T, error) {
+	var zero T
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.down || killed(ctx) {

@@ -149,6 +149,18 @@ func (c *checker) busy(key string) bool {
 	return len(c.operations[key]) > 0
 }
 
+// underWay names an operation that is under way on a container; empty when none is.
+func (c *checker) underWay() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for key, kinds := range c.operations {
+		if len(kinds) > 0 {
+			return fmt.Sprintf("%v of %s is under way", kinds, key)
+		}
+	}
+	return ""
+}
+
 // manages reports whether an accepted realm or a removal has the namespace. c.mu is held.
 func (c *checker) manages(ns string) bool {
 	return c.ever(func(a state.Accepted) bool {
@@ -189,6 +201,9 @@ func (c *checker) began(ns, realm string, op plan.Operation) (end func(error)) {
 	}
 	if *trace {
 		fmt.Println(time.Since(c.began0), "  ", ns, op, "--", op.Because())
+	}
+	if kind == "Create" && record != nil && ownerOf(record) == owner && recordOf(record) != nil && !c.w.lagging() {
+		c.failLocked("P9", "%s in %s: it was made already, at %s", op, ns, record.CreatedAt)
 	}
 	key := ns + "/" + obj.Name
 	if obj.Kind == plan.ContainerObject {

@@ -65,9 +65,12 @@ func (w *world) rest(when string, d time.Duration) int {
 
 // probes disturb the idle host once more, each in its own way, as long as nothing is wrong.
 func (w *world) probes(h history) {
-	probes := []func([][2]string){w.comments, w.repair}
+	probes := []func([][2]string){w.comments, w.move, w.repair}
 	if h.ends("deaf") {
 		probes = append(probes, w.deaf)
+	}
+	if h.ends("clock") {
+		probes = append(probes, w.jump)
 	}
 	if h.ends("stubborn") {
 		probes = append(probes, w.stubborn)
@@ -102,6 +105,29 @@ func (w *world) comments([][2]string) {
 	w.idle(quick)
 	if n := w.d.Writes() - before; n > 0 {
 		w.check.fail("P2", "%d writes after comments were added to the manifests", n)
+	}
+}
+
+// move checks that a manifest that asks for another namespace moves no live realm: it is told of, and nothing is done.
+func (w *world) move(objects [][2]string) {
+	realm := objects[0][0]
+	before, moved := w.d.Writes(), false
+	turn := func(namespace string) {
+		w.change(realm, "manifest edited", func(path string, doc document) {
+			doc.elsewhere, moved = namespace, true
+			w.dir.files[path] = doc
+		})
+		w.idle(quick)
+	}
+	turn("kukeon-elsewhere")
+	for _, r := range w.proc.manager.Realms() {
+		if moved && string(r.Name) == realm && (r.InSync || string(r.Namespace) != namespaceOf(realm)) {
+			w.check.fail("P14", "status says that %s is in sync: %t, in %s, and its manifest asks for another namespace", realm, r.InSync, r.Namespace)
+		}
+	}
+	turn("")
+	if n := w.d.Writes() - before; n > 0 {
+		w.check.fail("P4", "%d writes because a manifest asked for another namespace", n)
 	}
 }
 
@@ -170,6 +196,56 @@ func (w *world) deaf(objects [][2]string) {
 func (w *world) crashed(object [2]string) bool {
 	c, err := w.d.Container(person, namespaceOf(object[0]), object[1])
 	return err == nil && state.Count(c.Labels, state.LabelFailures) > 0
+}
+
+// jump checks that setting the clock between an exit and the first look at it neither shortens nor lengthens the backoff
+// of a crash loop. The waits double, and may be a fifth longer than that.
+func (w *world) jump(objects [][2]string) {
+	o := objects[0]
+	if w.crashed(o) {
+		return // nobody knows how long it has to wait
+	}
+	const runs, slack = 300 * time.Millisecond, 200 * time.Millisecond
+	ns := namespaceOf(o[0])
+	defer w.mended(retried, "a crash loop has ended")
+	defer w.act(action{verb: "habit", args: []string{o[0], o[1], "none"}})
+	w.act(action{verb: "habit", args: []string{o[0], o[1], "crash"}})
+	w.act(action{verb: "ctr", args: []string{o[0], o[1], "kill"}})
+	restarts := w.d.Run(ns, o[1]).Starts + 1 // the first one comes at once
+	for wait := time.Second; wait <= 16*time.Second; wait *= 2 {
+		if !w.restarts(o, restarts, slack) {
+			return
+		}
+		w.d.HookEvents(func(fakectrd.Event) fakectrd.EventFault { return fakectrd.EventFault{Drop: true} })
+		w.idle(runs + slack)
+		switch wait {
+		case 4 * time.Second:
+			w.act(action{verb: "clock", args: []string{"1h"}})
+		case 8 * time.Second:
+			w.act(action{verb: "clock", args: []string{"-2h"}})
+		}
+		w.d.HookEvents(w.event)
+		w.d.BreakStreams() // and so everything is looked at again
+		w.idle(wait - 2*slack)
+		if w.d.Run(ns, o[1]).Starts > restarts {
+			w.check.fail("P10", "%v was started again before %s were over", o, wait)
+			return
+		}
+		if restarts++; !w.restarts(o, restarts, wait/5+3*slack) {
+			return
+		}
+	}
+}
+
+// restarts waits until a container was started as often as that.
+func (w *world) restarts(o [2]string, starts int, limit time.Duration) bool {
+	for began := time.Now(); w.d.Run(namespaceOf(o[0]), o[1]).Starts < starts; w.idle(50 * time.Millisecond) {
+		if time.Since(began) > limit {
+			w.check.fail("P10", "%v was not started again in time: %s", o, w.told())
+			return false
+		}
+	}
+	return true
 }
 
 // alter has a container's manifest ask for another one; false when there is none, for what is never pruned.

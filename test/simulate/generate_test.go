@@ -19,7 +19,7 @@ type generator struct {
 // generate returns the history of a seed.
 func generate(seed uint64) history {
 	g := &generator{Rand: rand.New(rand.NewPCG(seed, 0)), declared: map[string][]string{}}
-	h := history{version: g.one("2.4", "2.4", "2.4", "1.6", "1.6"), epilogue: g.one("rest", "deaf", "stubborn")}
+	h := history{version: g.one("2.4", "2.4", "2.4", "1.6", "1.6"), epilogue: g.one("rest", "deaf", "stubborn", "clock")}
 	h.actions = append(h.actions, g.edit("alpha"), g.edit("beta"))
 	if g.IntN(2) == 0 {
 		h.actions = append(h.actions, g.edit("gamma"))
@@ -219,7 +219,7 @@ var recipes = []recipe{
 
 	// Containerd and its processes.
 	write(9, "lose", faultOfCall), write(9, "forget", "away|late"), call(7, "blind", 30, "1|1|5", faultOfCall),
-	call(7, "slow", 15, "1|3|20", "50ms|300ms|1500ms|5s|40s"), write(9, "crash-at", "before"), write(9, "crash-at", "after"),
+	call(7, "slow", 15, "1|3|20", "50ms|300ms|1500ms|5s|40s"), call(7, "slow", 15, "1|3|20", "50ms|300ms|1500ms|5s|40s", "back"), write(9, "crash-at", "before"), write(9, "crash-at", "after"),
 	call(16, "unleash", 6),
 	act(9, "events", "1|5|1000", "drop"), act(9, "events", "1|5|1000", "twice"), act(9, "events", "2|5|1000", "swap"),
 	act(9, "events", "1|5|1000", "late", "10ms|2s"),
@@ -234,8 +234,8 @@ var recipes = []recipe{
 	act(11, "ctr", "REALM", "ID", "snapshot-rm"), act(11, "ctr", "REALM", "ID", "image-rm"), act(11, "ctr", "REALM", "ID", "image-label"),
 	act(11, "ctr", "REALM", "ID", "content-rm"),
 	act(2, "label", "REALM", "ID", "app", "other"), act(8, "label", "REALM", "ID", "source|owner|started"),
-	act(2, "label", "REALM", "ID", "failures", "many"),
-	act(9, "stamp", "REALM", "owner|realm|managed-by|team"), act(12, "take", "REALM", "ID", "leave|leave|stay"),
+	act(2, "label", "REALM", "ID", "failures", "many"), act(6, "label", "REALM", "ID", label, "x"),
+	act(9, "stamp", "REALM", "owner|realm|managed-by|team"), act(12, "take", "REALM", "ID", "leave|leave|stay"), call(8, "usurp", 6),
 	{9, func(g *generator, realm, _ string) action {
 		return action{verb: "guest", args: []string{g.one(namespaceOf(realm), namespaceOf(realm), "moby", "default")}}
 	}},

@@ -12,7 +12,7 @@ import (
 type history struct {
 	// version is the containerd that is played: 2.4 or 1.6.
 	version string
-	// epilogue is what follows once everything is as declared: rest, deaf or stubborn; empty means all of them.
+	// epilogue is what follows once everything is as declared: rest, deaf, stubborn or clock; empty means all of them.
 	epilogue string
 	actions  []action
 }
@@ -141,6 +141,8 @@ type document struct {
 	containers []container
 	// comment changes the file and means nothing.
 	comment int
+	// elsewhere is another namespace than the realm's.
+	elsewhere string
 }
 
 // flags are the words of an edit that are no containers.
@@ -188,6 +190,9 @@ func (d document) yaml() string {
 	b.WriteString("spec:\n")
 	if d.absent {
 		b.WriteString("  state: Absent\n")
+	}
+	if d.elsewhere != "" {
+		fmt.Fprintf(&b, "  namespace: %s\n", d.elsewhere)
 	}
 	if d.retain {
 		b.WriteString("  deletionPolicy: Retain\n")

@@ -5,12 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/containers"
+	"github.com/containerd/errdefs"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"kukeon.io/kukeon-reconciler/internal/ctrd"
+	"kukeon.io/kukeon-reconciler/internal/plan"
 	"kukeon.io/kukeon-reconciler/internal/state"
 )
 
@@ -101,33 +104,97 @@ func (w *world) label(a action) {
 		return
 	}
 	key, value := a.arg(2), a.arg(3)
-	if key != "app" {
+	if key != "app" && key != label {
 		key = state.Prefix + key
 	}
-	if err := w.d.UpdateContainer(ctx, ns, containers.Container{ID: id, Labels: map[string]string{key: value}}, "labels."+key); err == nil {
+	if err := w.d.UpdateContainer(ctx, ns, containers.Container{ID: id, Labels: map[string]string{key: value}}, "labels."+key); err != nil {
+		return
+	}
+	w.fired("label edited by ctr")
+	if key != label {
 		w.check.tamper(ns + "/" + id)
-		w.fired("label edited by ctr")
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.marked[ns+"/"+id] = c.CreatedAt
+}
+
+// label is a key that means nothing to us.
+const label = "theirs"
+
+// unmarked checks that labels of others stay as long as the containers that they put them on.
+func (w *world) unmarked() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for key, made := range w.marked {
+		ns, id, _ := strings.Cut(key, "/")
+		c, err := w.d.Container(person, ns, id)
+		switch {
+		case errdefs.IsUnavailable(err):
+		case err != nil || !c.CreatedAt.Equal(made):
+			delete(w.marked, key)
+		case c.Labels[label] == "":
+			w.check.fail("P3", "a label that is not ours is gone from %s", key)
+			delete(w.marked, key)
+		}
 	}
 }
 
 // take is a person who puts a container of their own in the place of ours.
-func (w *world) take(a action) {
-	ns, id := namespaceOf(a.arg(0)), a.arg(1)
+func (w *world) take(a action) { w.takes(namespaceOf(a.arg(0)), a.arg(1), a.arg(2) == "stay") }
+
+func (w *world) takes(ns, id string, stays bool) (taken bool) {
 	ctx, cancel := hurried()
 	defer cancel()
-	c, err := w.d.Container(ctx, ns, id)
-	if err != nil || ownerOf(&c) != owner || w.check.busy(ns+"/"+id) {
-		return // with an operation of ours under way it is a race that nobody can win: containerd compares nothing
-	}
-	_ = w.d.KillTask(ctx, ns, id, 9, true) // it may have ended
-	_, _ = w.d.DeleteTask(ctx, ns, id)     // there may be none
-	if w.d.DeleteContainer(ctx, ns, id) == nil && w.theirs(ns, id) == nil {
+	w.alone(func() {
+		c, err := w.d.Container(ctx, ns, id)
+		if err != nil || ownerOf(&c) != owner || w.check.busy(ns+"/"+id) {
+			return // with an operation of ours under way it is a race that nobody can win: containerd compares nothing
+		}
+		_ = w.d.KillTask(ctx, ns, id, 9, true) // it may have ended
+		_, _ = w.d.DeleteTask(ctx, ns, id)     // there may be none
+		if taken = w.d.DeleteContainer(ctx, ns, id) == nil && w.theirs(ns, id) == nil; !taken {
+			return
+		}
 		w.mu.Lock()
-		w.taken[ns+"/"+id] = a.arg(2) == "stay"
+		w.taken[ns+"/"+id] = stays
 		w.mu.Unlock()
 		w.baseline = w.foreign()
 		w.fired("name taken")
+	})
+	return taken
+}
+
+// await has somebody wait for the moment in which we begin to act on a container.
+func (w *world) await(a action) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.usurper = a.number(0) + 1
+}
+
+// usurp is that somebody: what was planned for ours meets theirs.
+func (w *world) usurp(ns string, op plan.Operation) {
+	if op.Object().Kind != plan.ContainerObject {
+		return
 	}
+	w.mu.Lock()
+	now := w.usurper == 1
+	w.usurper = max(w.usurper-1, 0)
+	w.mu.Unlock()
+	if now && !w.takes(ns, op.Object().Name, false) {
+		w.mu.Lock()
+		w.usurper = 1 // nothing of ours was there: the next one
+		w.mu.Unlock()
+	}
+}
+
+// alone has one person at a time change what is not ours, or compare it. It is a channel and no lock, because time goes
+// on only for who waits for something of this world.
+func (w *world) alone(act func()) {
+	w.turn <- struct{}{}
+	defer func() { <-w.turn }()
+	act()
 }
 
 // theirs makes a running container that is not ours.
@@ -162,12 +229,14 @@ func (w *world) guest(a action) {
 	if labels, err := w.d.NamespaceLabels(person, a.arg(0)); err != nil || labels == nil {
 		return
 	}
-	if w.theirs(a.arg(0), fmt.Sprintf("guest%d", w.guests)) == nil {
-		w.guests++
-		w.close = w.close || slices.Contains(namespaces(), a.arg(0))
-		w.baseline = w.foreign()
-		w.fired("foreign container")
-	}
+	w.alone(func() {
+		if w.theirs(a.arg(0), fmt.Sprintf("guest%d", w.guests)) == nil {
+			w.guests++
+			w.close = w.close || slices.Contains(namespaces(), a.arg(0))
+			w.baseline = w.foreign()
+			w.fired("foreign container")
+		}
+	})
 }
 
 // guestLeaves is somebody who takes the latest of their containers away.

@@ -108,7 +108,7 @@ func (w *world) revive() {
 func (w *world) heal() {
 	w.mu.Lock()
 	w.healed = true
-	w.faults, w.events = nil, nil
+	w.faults, w.events, w.usurper = nil, nil, 0
 	clear(w.habits)
 	taken := maps.Clone(w.taken)
 	w.mu.Unlock()
@@ -140,17 +140,19 @@ func (w *world) heal() {
 // giveBack is the person who takes their container away again.
 func (w *world) giveBack(key string) {
 	ns, id := key[:slices.Index([]byte(key), '/')], key[slices.Index([]byte(key), '/')+1:]
-	_ = w.d.KillTask(person, ns, id, 9, true) // it may have been rebooted away
-	_, _ = w.d.DeleteTask(person, ns, id)
-	if err := w.d.DeleteContainer(person, ns, id); err != nil {
-		w.check.fail("P3", "the container that took %s is gone: %v", key, err)
-	}
-	_ = w.d.RemoveSnapshot(person, ns, "overlayfs", "theirs-"+id)
-	w.mu.Lock()
-	delete(w.taken, key)
-	delete(w.foreigners, key)
-	w.mu.Unlock()
-	w.baseline = w.foreign()
+	w.alone(func() {
+		_ = w.d.KillTask(person, ns, id, 9, true) // it may have been rebooted away
+		_, _ = w.d.DeleteTask(person, ns, id)
+		if err := w.d.DeleteContainer(person, ns, id); err != nil {
+			w.check.fail("P3", "the container that took %s is gone: %v", key, err)
+		}
+		_ = w.d.RemoveSnapshot(person, ns, "overlayfs", "theirs-"+id)
+		w.mu.Lock()
+		delete(w.taken, key)
+		delete(w.foreigners, key)
+		w.mu.Unlock()
+		w.baseline = w.foreign()
+	})
 }
 
 // mend makes every file what it was meant to be.
@@ -184,6 +186,9 @@ func (w *world) settle(limit time.Duration) time.Duration {
 			return 0
 		}
 		bad := w.wrong()
+		if bad == "" { // but a stop that was begun before it was declared again still ends it
+			bad = w.check.underWay()
+		}
 		if bad == "" {
 			return time.Since(began)
 		}

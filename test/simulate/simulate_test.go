@@ -211,7 +211,7 @@ func (y *tally) print() {
 
 // kindsOfCallFaults are those that strike one call.
 var kindsOfCallFaults = []string{
-	"request lost", "reply lost", "read lost", "slow call", "killed before a call", "killed after a call",
+	"request lost", "reply lost", "read lost", "slow call", "slow reply", "killed before a call", "killed after a call",
 	"containerd killed before a call", "containerd killed after a call", "lease removed by ctr",
 }
 
@@ -282,7 +282,7 @@ var kindsOfFaults = []string{
 	"manifest edited", "manifest half written", "manifest invalid", "manifest removed", "manifest renamed",
 	"manifest set aside", "manifest truncated", "name taken", "namespace relabelled by ctr", "out of memory",
 	"process cannot be killed", "process exit", "process misbehaves", "read lost", "realm suspended", "registry away",
-	"reply lost", "request lost", "shim hung, missing from lists", "shim hung, unknown in lists", "shim killed", "slow call",
+	"reply lost", "request lost", "shim hung, missing from lists", "shim hung, unknown in lists", "shim killed", "slow call", "slow reply",
 	"snapshot removed by ctr", "state lost", "store full", "task deleted by ctr", "task killed by ctr", "task paused by ctr",
 	"task stopped by ctr", "tombstone", "we are killed", "we are stopped",
 }

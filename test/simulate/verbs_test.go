@@ -30,7 +30,7 @@ var verbs = map[string]func(*world, action){
 	"lose":         (*world).loseRequest, // skip away|late|other [method]
 	"forget":       (*world).loseReply,   // skip away|late [method]
 	"blind":        (*world).blind,       // skip n away|late|other: reads
-	"slow":         (*world).slow,        // skip n delay
+	"slow":         (*world).slow,        // skip n delay [back]: on its way back
 	"events":       (*world).spoil,       // n drop|twice|late|swap delay
 	"down":         (*world).down,        // duration
 	"restart":      (*world).restart,
@@ -50,6 +50,7 @@ var verbs = map[string]func(*world, action){
 	"stamp":    (*world).stamp, // realm key: a label of its namespace
 	"label":    (*world).label, // realm id key value
 	"take":     (*world).take,  // realm id stay|leave: another container in its place
+	"usurp":    (*world).await, // skip: the same, just as we begin to act on it
 	"guest":    (*world).guest, // namespace
 	"guest-rm": (*world).guestLeaves,
 	"import":   (*world).importImage, // realm tag
@@ -120,7 +121,8 @@ func (w *world) unleash(a action) {
 }
 
 func (w *world) slow(a action) {
-	w.inject(callFault{kind: "slow call", skip: a.number(0), n: a.number(1), delay: a.duration(2)})
+	kind := map[bool]string{true: "slow reply", false: "slow call"}[a.arg(3) == "back"]
+	w.inject(callFault{kind: kind, skip: a.number(0), n: a.number(1), delay: a.duration(2)})
 }
 
 func (w *world) killAt(a action) {
@@ -167,7 +169,7 @@ func (w *world) reboot(action) {
 	w.proc.kill()
 	w.d.Reboot()
 	w.boot++
-	w.baseline = w.foreign()
+	w.alone(func() { w.baseline = w.foreign() })
 	w.fired("host rebooted")
 }
 

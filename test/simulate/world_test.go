@@ -41,14 +41,20 @@ type world struct {
 	faults []callFault
 	events []eventFault
 	habits map[string]fakectrd.Process // by namespace/id, how processes behave from now on
-	// slowUntil is when the last slow call has arrived.
+	// slowUntil is when the last slow call or reply has arrived.
 	slowUntil time.Time
 	counts    map[string]int // how often each kind of fault struck
 	// taken are containers that a person made under the name of one of ours; true: to stay.
 	taken map[string]bool
 	// foreigners are the containers that are not ours, by namespace/id.
 	foreigners map[string]bool
-	healed     bool
+	// turn is whose turn it is to change or compare what is not ours.
+	turn chan struct{}
+	// marked are containers of ours, by namespace/id, that somebody put a label on, and when they were made.
+	marked map[string]time.Time
+	// usurper counts the operations until somebody takes the name of a container just as we begin to act on it; 0: nobody.
+	usurper int
+	healed  bool
 
 	// stateLost means that nobody knows any more which namespaces without a manifest were ours to clean up.
 	stateLost bool
@@ -68,6 +74,13 @@ type callFault struct {
 	method  string // strikes this one only; empty: any
 	delay   time.Duration
 	err     error
+}
+
+// arrives notes that something slow arrives after a while. w.mu is held.
+func (w *world) arrives(after time.Duration) {
+	if until := time.Now().Add(after); until.After(w.slowUntil) {
+		w.slowUntil = until
+	}
 }
 
 // strikes reports whether a fault may strike a call.
@@ -100,6 +113,7 @@ func newWorld(version, files string) *world {
 	w := &world{
 		began: time.Now(), version: version, dir: newDirectory(), disk: newDisk(), files: files, boot: 1,
 		habits: map[string]fakectrd.Process{}, counts: map[string]int{}, taken: map[string]bool{}, foreigners: map[string]bool{},
+		marked: map[string]time.Time{}, turn: make(chan struct{}, 1),
 	}
 	w.d = fakectrd.New(fakectrd.Options{Version: version, Now: w.now})
 	w.check = newChecker(w)
@@ -193,9 +207,10 @@ func (w *world) call(c fakectrd.Call) fakectrd.Fault {
 			out = fakectrd.Fault{After: f.err}
 		case "slow call":
 			out = fakectrd.Fault{Delay: f.delay}
-			if until := time.Now().Add(f.delay); until.After(w.slowUntil) {
-				w.slowUntil = until
-			}
+			w.arrives(f.delay)
+		case "slow reply":
+			out = fakectrd.Fault{Late: f.delay}
+			w.arrives(f.delay)
 		case "killed before a call":
 			out, first = fakectrd.Fault{Before: errAway}, proc.kill
 		case "killed after a call":
@@ -219,6 +234,13 @@ func (w *world) dropLease(ns, id string) {
 	if w.d.DeleteLease(person, ns, id) == nil {
 		w.d.GC()
 	}
+}
+
+// lagging reports whether a call of ours is on its way that may arrive late, even after its process died.
+func (w *world) lagging() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return time.Now().Before(w.slowUntil)
 }
 
 // event says what goes wrong with an event.
@@ -321,6 +343,7 @@ type spy struct {
 // Do implements controllers.Host.
 func (s spy) Do(ctx context.Context, ns state.Namespace, realm state.RealmName, op plan.Operation) (err error) {
 	if s.proc.alive() {
+		s.proc.w.usurp(string(ns), op)
 		end := s.proc.w.check.began(string(ns), string(realm), op)
 		defer func() { end(err) }()
 	}
