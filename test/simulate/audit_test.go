@@ -202,9 +202,6 @@ func (c *checker) began(ns, realm string, op plan.Operation) (end func(error)) {
 	if *trace {
 		fmt.Println(time.Since(c.began0), "  ", ns, op, "--", op.Because())
 	}
-	if kind == "Create" && record != nil && ownerOf(record) == owner && recordOf(record) != nil && !c.w.lagging() {
-		c.failLocked("P9", "%s in %s: it was made already, at %s", op, ns, record.CreatedAt)
-	}
 	key := ns + "/" + obj.Name
 	if obj.Kind == plan.ContainerObject {
 		c.operations[key] = append(c.operations[key], kind)

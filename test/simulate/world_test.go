@@ -236,13 +236,6 @@ func (w *world) dropLease(ns, id string) {
 	}
 }
 
-// lagging reports whether a call of ours is on its way that may arrive late, even after its process died.
-func (w *world) lagging() bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return time.Now().Before(w.slowUntil)
-}
-
 // event says what goes wrong with an event.
 func (w *world) event(fakectrd.Event) fakectrd.EventFault {
 	w.mu.Lock()
@@ -281,11 +274,17 @@ type process struct {
 	cancel  context.CancelFunc
 	ended   chan struct{}
 	log     *logCounter
+
+	mu sync.Mutex
+	// step counts the looks and the ends of operations; looks and ends tell when a namespace was last looked at and
+	// when the last operation on an object of it ended.
+	step        int
+	looks, ends map[string]int
 }
 
 // start runs our daemon, as a new process would: nothing but the disk and containerd is carried over.
 func (w *world) start() {
-	p := &process{w: w, client: &fakectrd.Client{}, ended: make(chan struct{}), log: newLogCounter(w)}
+	p := &process{w: w, client: &fakectrd.Client{}, ended: make(chan struct{}), log: newLogCounter(w), looks: map[string]int{}, ends: map[string]int{}}
 	slots := kindsOfSlots{ctrd.SlotStart: apply.NewSlots(4), ctrd.SlotStop: apply.NewSlots(4)}
 	log := logr.New(p.log)
 	p.host = ctrd.New(ctrd.Config{
@@ -340,14 +339,40 @@ type spy struct {
 	proc *process
 }
 
-// Do implements controllers.Host.
+// Observe implements controllers.Host.
+func (s spy) Observe(ctx context.Context, ns state.Namespace) (state.Observed, error) {
+	p := s.proc
+	p.mu.Lock()
+	p.step++
+	began := p.step
+	p.mu.Unlock()
+	have, err := s.Host.Observe(ctx, ns)
+	p.mu.Lock()
+	p.looks[string(ns)] = max(p.looks[string(ns)], began)
+	p.mu.Unlock()
+	return have, err
+}
+
+// Do implements controllers.Host. An operation has to follow a look that was begun after the one before it had ended.
 func (s spy) Do(ctx context.Context, ns state.Namespace, realm state.RealmName, op plan.Operation) (err error) {
-	if s.proc.alive() {
-		s.proc.w.usurp(string(ns), op)
-		end := s.proc.w.check.began(string(ns), string(realm), op)
+	p, object := s.proc, string(ns)+" "+op.Object().String()
+	if p.alive() {
+		p.mu.Lock()
+		stale := p.ends[object] > p.looks[string(ns)]
+		p.mu.Unlock()
+		if stale {
+			p.w.check.fail("P9", "%s in %s follows a look from before the end of the operation before it", op, ns)
+		}
+		p.w.usurp(string(ns), op)
+		end := p.w.check.began(string(ns), string(realm), op)
 		defer func() { end(err) }()
 	}
-	return s.Host.Do(ctx, ns, realm, op)
+	err = s.Host.Do(ctx, ns, realm, op)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.step++
+	p.ends[object] = p.step
+	return err
 }
 
 type kindsOfSlots map[ctrd.SlotKind]*apply.Slots
