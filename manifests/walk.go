@@ -217,7 +217,7 @@ func (w *walker) list(n *yaml.Node, s *jsonschema.Schema, field string) *yaml.No
 }
 
 // rewritten are the plain words that readers of YAML 1.1, Kukeon's among them, take for booleans.
-var rewritten = regexp.MustCompile(`^(y|Y|yes|Yes|YES|on|On|ON|n|N|no|No|NO|off|Off|OFF)$`)
+var rewritten = strings.Fields("y Y yes Yes YES on On ON n N no No NO off Off OFF")
 
 func plain(n *yaml.Node) bool {
 	return n.Style&(yaml.DoubleQuotedStyle|yaml.SingleQuotedStyle|yaml.LiteralStyle|yaml.FoldedStyle|yaml.TaggedStyle) == 0
@@ -229,7 +229,7 @@ func (w *walker) text(n *yaml.Node, s *jsonschema.Schema, field string) *yaml.No
 		value, tag = octal, "!!str" // Kukeon writes 0755, which YAML reads as octal as well
 	}
 	switch {
-	case tag != "!!str" && plain(n) || plain(n) && rewritten.MatchString(value):
+	case tag != "!!str" && plain(n) || plain(n) && slices.Contains(rewritten, value):
 		w.errorf(n, field, "quote it: without quotes YAML does not read %s as text; write \"%s\"", clip(value), clip(value))
 		return nil
 	case tag != "!!str":
@@ -299,7 +299,7 @@ func (w *walker) pairs(n *yaml.Node, field string, merges int) []pair {
 		switch earlier := first[key.Value]; {
 		case key.ShortTag() == "!!merge":
 			merged = append(merged, w.merge(target(value), field, merges)...)
-		case key.Kind != yaml.ScalarNode || key.ShortTag() != "!!str" || plain(key) && rewritten.MatchString(key.Value):
+		case key.Kind != yaml.ScalarNode || key.ShortTag() != "!!str" || plain(key) && slices.Contains(rewritten, key.Value):
 			w.errorf(key, field, "a key must be text; quote it or remove it")
 		case earlier != nil:
 			w.errorf(key, join(field, key.Value), "duplicate key `%s`, first written at line %d; keep one", clip(key.Value), earlier.Line)

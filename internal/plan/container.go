@@ -208,6 +208,10 @@ func (d *differ) life(c state.Container, o state.ObservedContainer) {
 	case state.TaskPaused:
 		d.do(Resume{base{Reason{ReasonDrift, "somebody paused it", c.Origin}}, c.ID})
 	case state.TaskCreated:
+		if d.finished(c) { // made while it was declared to run for ever, by a start that was cut off
+			d.do(Stop{base: base{Reason{ReasonExited, "created and not started; it has finished before", c.Origin}}, ID: c.ID})
+			return
+		}
 		d.start(c, Reason{ReasonMissing, "created and not started", c.Origin}, nil, true)
 	case state.TaskNone:
 		if d.finished(c) {
@@ -304,6 +308,7 @@ func (d *differ) complete(c state.Container, exit state.Exit) {
 	}
 	if d.finished(c) {
 		done = d.want.Completions[c.ID] // remembered, but the task is still there
+		exit = state.Exit{Code: done.Code, At: done.Time}
 	}
 	d.do(Complete{
 		base: base{Reason{ReasonExited, exitText(exit), c.Origin}},

@@ -185,12 +185,12 @@ func (c *checker) ever(f func(state.Accepted) bool) bool {
 func (c *checker) began(ns, realm string, op plan.Operation) (end func(error)) {
 	obj := op.Object()
 	kind := kindOf(op)
-	var record *containers.Container
-	snapshotGone := false
+	var have found
 	if obj.Kind == plan.ContainerObject {
-		record, snapshotGone = c.w.look(ns, obj.Name)
+		have = c.w.look(ns, obj.Name)
 	}
-	if kind == "Start" && c.w.d.Run(ns, obj.Name).Live > 0 && record != nil && ownerOf(record) == owner {
+	record := have.record
+	if kind == "Start" && have.live && record != nil && ownerOf(record) == owner {
 		c.fail("P5", "%s %s: its process runs", op, ns)
 	}
 	c.mu.Lock()
@@ -206,7 +206,7 @@ func (c *checker) began(ns, realm string, op plan.Operation) (end func(error)) {
 	if obj.Kind == plan.ContainerObject {
 		c.operations[key] = append(c.operations[key], kind)
 	}
-	c.follows(ns+" "+obj.String(), op, func(a state.Accepted) bool { return c.legal(a, realm, op, record, snapshotGone) })
+	c.follows(ns+" "+obj.String(), op, func(a state.Accepted) bool { return c.legal(a, realm, op, have) })
 	c.pacing(realm, op)
 	return func(err error) {
 		c.mu.Lock()
@@ -219,7 +219,7 @@ func (c *checker) began(ns, realm string, op plan.Operation) (end func(error)) {
 }
 
 // legal reports whether an accepted state asks for an operation. c.mu is held.
-func (c *checker) legal(a state.Accepted, realm string, op plan.Operation, have *containers.Container, snapshotGone bool) bool {
+func (c *checker) legal(a state.Accepted, realm string, op plan.Operation, have found) bool {
 	r, accepted := a.Realms[state.RealmName(realm)]
 	if accepted && r.Suspended {
 		return false
@@ -244,9 +244,13 @@ func (c *checker) legal(a state.Accepted, realm string, op plan.Operation, have 
 	case plan.Update, plan.Resume, plan.Complete:
 		return declared
 	case plan.Clean:
-		return (declared || listed) && (have == nil || have.SnapshotKey == "")
-	case plan.Stop, plan.Remove:
-		return listed || declared && (have == nil || snapshotGone || outdated(have, want))
+		return (declared || listed) && (have.record == nil || have.record.SnapshotKey == "")
+	case plan.Stop:
+		done := c.completions[realm+"/"+string(id)]
+		over := declared && !have.live && done.success && done.digest == want.Spec.Digest() // what was only created
+		return listed || over || declared && (have.record == nil || have.snapshotGone || outdated(have.record, want))
+	case plan.Remove:
+		return listed || declared && (have.record == nil || have.snapshotGone || outdated(have.record, want))
 	case plan.Pull, plan.Unpack, plan.EnsureNamespace:
 		return accepted
 	case plan.DeleteImage, plan.DeleteNamespace, plan.ReleaseNamespace:

@@ -37,14 +37,20 @@ func (w *world) ours(ns string) int {
 	return n
 }
 
-// look returns a container's record, nil when there is none, and whether its snapshot is gone.
-func (w *world) look(ns, id string) (*containers.Container, bool) {
-	c, err := w.d.Container(person, ns, id)
-	if err != nil {
-		return nil, false
+// found is what there is of a container: its record, nil when there is none, and a process that lives.
+type found struct {
+	record             *containers.Container
+	snapshotGone, live bool
+}
+
+// look looks at a container.
+func (w *world) look(ns, id string) found {
+	f := found{live: w.d.Run(ns, id).Live > 0}
+	if c, err := w.d.Container(person, ns, id); err == nil {
+		_, err = w.d.Snapshot(person, ns, c.Snapshotter, c.SnapshotKey)
+		f.record, f.snapshotGone = &c, err != nil
 	}
-	_, err = w.d.Snapshot(person, ns, c.Snapshotter, c.SnapshotKey)
-	return &c, err != nil
+	return f
 }
 
 // foreign prints everything that is not ours, to be compared.
