@@ -151,22 +151,26 @@ func (r *realDaemon) KillShim(_ context.Context, p tracetest.Process) error {
 	return syscall.Kill(parent, syscall.SIGKILL)
 }
 
-// Ready waits for the word that a steerable process says once its signals are handled.
+// Ready waits until a process is the program that it is to be, and for the word that a steerable one says once its signals
+// are handled: until then it is runc's, which ends with 2 on a SIGTERM that the program would be spared.
 func (r *realDaemon) Ready(ctx context.Context, p tracetest.Process) error {
-	if p.Program != tracetest.Steerable {
-		return nil
-	}
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		data, err := os.ReadFile(strings.TrimPrefix(p.Output, "file://"))
-		if err == nil && bytes.Contains(data, []byte("ready")) {
+		line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", p.Pid))
+		ready := err != nil || !bytes.HasSuffix(line, []byte("\x00init\x00")) // what has ended is ready, too
+		var said []byte
+		if p.Program == tracetest.Steerable {
+			said, err = os.ReadFile(strings.TrimPrefix(p.Output, "file://"))
+			ready = err == nil && bytes.Contains(said, []byte("ready"))
+		}
+		if ready {
 			return nil
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return fmt.Errorf("%s says %q: %w", p.ID, data, ctx.Err())
+			return fmt.Errorf("%s is %q and says %q: %w", p.ID, line, said, ctx.Err())
 		}
 	}
 }
