@@ -294,6 +294,21 @@ func TestATaskWithoutARecordIsSeen(t *testing.T) {
 	})
 }
 
+func TestATaskWhoseRecordGoesWithoutAWordIsNotTakenForGone(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		r := newRig(t, fakectrd.Options{})
+		r.settle()
+		r.run("web")
+		r.see("web")
+		r.HookEvents(func(fakectrd.Event) fakectrd.EventFault { return fakectrd.EventFault{Drop: true} })
+		must(t, r.DeleteContainer(fakectrd.AsPerson(t.Context()), string(ns), "web"))
+		r.host.Recheck(ns)
+		if c := r.see("web"); c.Recorded || c.Task.Status != state.TaskRunning {
+			t.Errorf("recorded %t, task %s", c.Recorded, c.Task.Status)
+		}
+	})
+}
+
 func TestRecordsThatCannotBeReadAreToldApart(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		r := newRig(t, fakectrd.Options{})

@@ -194,7 +194,13 @@ func (h *Host) readTask(ctx context.Context, m *mirror, id state.ContainerID, re
 	case !errdefs.IsNotFound(err):
 		return nil, err
 	}
+	// NotFound says that there is no task only while there is a record, and that may have gone without a word.
+	record, err := h.readRecord(ctx, m, id, read)
+	if err != nil {
+		return nil, err
+	}
 	return func() {
+		record()
 		if e := m.entry(id); !e.recorded && e.alive {
 			m.dirty.tasks = true
 			return

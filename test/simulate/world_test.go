@@ -364,7 +364,8 @@ func (s spy) Do(ctx context.Context, ns state.Namespace, realm state.RealmName, 
 			p.w.check.fail("P9", "%s in %s follows a look from before the end of the operation before it", op, ns)
 		}
 		p.w.usurp(string(ns), op)
-		end := p.w.check.began(string(ns), string(realm), op)
+		var end func(error)
+		p.w.alone(func() { end = p.w.check.began(string(ns), string(realm), op) }) // not while somebody takes its name
 		defer func() { end(err) }()
 	}
 	err = s.Host.Do(ctx, ns, realm, op)
