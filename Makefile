@@ -68,7 +68,7 @@ soak: ## the same for MINUTES=120
 
 .PHONY: seeded
 seeded: deps-test tools ## put small bugs into a copy of the product, one by one, and name the test that catches each (RUN=lease: some)
-	go run ./test/seeded -run '$(RUN)'
+	go run ./test/seeded -run '$(RUN)' -rungs '$(RUNGS)' -histories $(or $(HISTORIES),1500)
 
 .PHONY: intake
 intake: deps-test tools ## throw N=10000 bad manifests and as many path attacks at everything before containerd (SEED=1)

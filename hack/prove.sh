@@ -30,6 +30,7 @@ computing() {
 	step intake intake N=10000 || failed=1
 	step fuzz fuzz FUZZTIME=60s || failed=1
 	step seeded seeded || failed=1
+	step seeded-alone seeded RUNGS=simulation HISTORIES=20000 || failed=1
 	return $failed
 }
 

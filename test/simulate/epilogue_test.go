@@ -63,21 +63,17 @@ func (w *world) rest(when string, d time.Duration) int {
 	return writes
 }
 
-// probes disturb the idle host once more, each in its own way, as long as nothing is wrong.
+// probes disturb the idle host once more, in the way of the history's epilogue, as long as nothing is wrong.
 func (w *world) probes(h history) {
-	probes := []func([][2]string){w.comments, w.move, w.repair}
-	if h.ends("deaf") {
-		probes = append(probes, w.deaf)
+	probes := []struct {
+		epilogue string
+		probe    func([][2]string)
+	}{
+		{"rest", w.comments}, {"rest", w.move}, {"repair", w.repair}, {"deaf", w.deaf}, {"clock", w.jump}, {"stubborn", w.stubborn},
 	}
-	if h.ends("clock") {
-		probes = append(probes, w.jump)
-	}
-	if h.ends("stubborn") {
-		probes = append(probes, w.stubborn)
-	}
-	for _, probe := range probes {
-		if objects := w.steady(); len(w.check.violations()) == 0 && len(objects) > 0 {
-			probe(objects)
+	for _, p := range probes {
+		if objects := w.steady(); h.ends(p.epilogue) && len(w.check.violations()) == 0 && len(objects) > 0 {
+			p.probe(objects)
 		}
 	}
 }

@@ -19,7 +19,7 @@ type generator struct {
 // generate returns the history of a seed.
 func generate(seed uint64) history {
 	g := &generator{Rand: rand.New(rand.NewPCG(seed, 0)), declared: map[string][]string{}}
-	h := history{version: g.one("2.4", "2.4", "2.4", "1.6", "1.6"), epilogue: g.one("rest", "deaf", "stubborn", "clock")}
+	h := history{version: g.one("2.4", "2.4", "2.4", "1.6", "1.6"), epilogue: g.one("rest", "repair", "deaf", "stubborn", "clock")}
 	h.actions = append(h.actions, g.edit("alpha"), g.edit("beta"))
 	if g.IntN(2) == 0 {
 		h.actions = append(h.actions, g.edit("gamma"))

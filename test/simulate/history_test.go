@@ -12,7 +12,7 @@ import (
 type history struct {
 	// version is the containerd that is played: 2.4 or 1.6.
 	version string
-	// epilogue is what follows once everything is as declared: rest, deaf, stubborn or clock; empty means all of them.
+	// epilogue is what follows once everything is as declared: rest, repair, deaf, stubborn or clock; empty means all.
 	epilogue string
 	actions  []action
 }
