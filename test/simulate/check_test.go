@@ -368,6 +368,13 @@ func (c *checker) tamper(key string) {
 	c.tampered[key] = true
 }
 
+// edited reports whether a person edited a container's labels.
+func (c *checker) edited(key string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.tampered[key]
+}
+
 // runsForEver reports whether the container was accepted with restart policy always.
 func (c *checker) runsForEver(ns, id string) bool {
 	c.mu.Lock()

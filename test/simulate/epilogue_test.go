@@ -197,10 +197,11 @@ func (w *world) crashed(object [2]string) bool {
 // jump checks that setting the clock between an exit and the first look at it neither shortens nor lengthens the backoff
 // of a crash loop. The waits double, and may be a fifth longer than that.
 func (w *world) jump(objects [][2]string) {
-	o := objects[0]
-	if w.crashed(o) {
-		return // nobody knows how long it has to wait
+	at := slices.IndexFunc(objects, func(o [2]string) bool { return !w.crashed(o) && !w.check.edited(namespaceOf(o[0])+"/"+o[1]) })
+	if at < 0 {
+		return // nobody knows how long they have to wait
 	}
+	o := objects[at]
 	const runs, slack = 300 * time.Millisecond, 200 * time.Millisecond
 	ns := namespaceOf(o[0])
 	defer w.mended(retried, "a crash loop has ended")
