@@ -16,8 +16,8 @@ import (
 func (d *differ) removeRealm() {
 	ns := Object{NamespaceObject, string(d.want.Realm.Namespace)}
 	owner, realm := d.have.OwnedBy()
-	if d.have.Exists && owner == "" && d.holdsOurs() {
-		why := Reason{Code: ReasonDrift, Text: "somebody took our labels off it while containers of ours are still in it"}
+	if d.have.Exists && owner == "" && (d.holdsOurs() || d.holdsLeftovers()) {
+		why := Reason{Code: ReasonDrift, Text: "somebody took our labels off it while something of ours is still in it"}
 		d.do(EnsureNamespace{Namespace: d.want.Realm.Namespace, Labels: NamespaceLabels(d.want, d.have.Owner), base: base{why}})
 		return
 	}
@@ -105,6 +105,14 @@ func (d *differ) holdsOurs() bool {
 	return slices.ContainsFunc(d.have.Containers, func(o state.ObservedContainer) bool {
 		return o.Recorded && o.Owner() == d.have.Owner
 	})
+}
+
+// holdsLeftovers reports whether something else is still there that goes with the realm.
+func (d *differ) holdsLeftovers() bool {
+	snapshot := func(s state.ObservedSnapshot) bool { return s.Owner == d.have.Owner }
+	image := func(i state.ObservedImage) bool { return i.Owner == d.have.Owner }
+	return len(d.have.Leases) > 0 || slices.ContainsFunc(d.have.Snapshots, snapshot) ||
+		d.want.Realm.Deletion != state.RetainPolicy && slices.ContainsFunc(d.have.Images, image)
 }
 
 // removeImages plans the deletion of image records of ours, and returns those that are not.

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/containers"
@@ -49,25 +48,18 @@ func ownerOf(c *containers.Container) string {
 	return ""
 }
 
-// recordOf is our extension; nil when there is none that can be read. It is shared: nobody changes it.
+// recordOf is our extension; nil when there is none that can be read.
 func recordOf(c *containers.Container) *state.Record {
 	ext := c.Extensions[state.ExtensionSpec]
 	if ext == nil {
 		return nil
 	}
-	if r, known := records.Load(string(ext.GetValue())); known {
-		return r.(*state.Record)
-	}
 	r, err := state.DecodeRecord(ext.GetValue())
 	if err != nil {
 		return nil
 	}
-	records.Store(string(ext.GetValue()), &r)
 	return &r
 }
-
-// records are those that were decoded, for all histories: there are not many different ones.
-var records sync.Map
 
 // called judges that a call is made at all.
 func (c *checker) called(call fakectrd.Call) {
