@@ -48,6 +48,7 @@ e2e: deps-test tools build ## the end-to-end tests; CONTAINERD_VERSION=2.4, 1.7 
 .PHONY: crash
 crash: deps-test tools ## break every write of every scenario once (CONTAINERD_VERSION, KINDS=reply-lost,kill-us-after,...)
 	$(if $(filter 1.7%,$(CONTAINERD_VERSION)),$(MAKE) tools-1.7)
+	rm -rf bin/crash-failures
 	go test -c -o bin/crash.test ./test/e2e
 	cd test/e2e && ../../bin/crash.test -test.timeout 60m -ginkgo.no-color -ginkgo.label-filter=crash \
 		-crash.kinds "$(KINDS)" -crash.scenarios "$(SCENARIOS)" -crash.write $(or $(WRITE),0) -crash.keep ../../bin/crash-failures
