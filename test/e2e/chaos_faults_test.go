@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,6 +16,8 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+
+	"kukeon.io/kukeon-reconciler/internal/testenv"
 )
 
 // faults are the kinds, and how many cards of the deck are theirs: about two minutes go through it. A strike returns
@@ -193,7 +197,8 @@ func (c *chaos) killLogd(string) (string, error) {
 	return strconv.Itoa(pids[0]), syscall.Kill(pids[0], syscall.SIGKILL)
 }
 
-// killContainerd kills and restarts it. At its start containerd gives up shims that do not answer, with what they run.
+// killContainerd kills and restarts it, as on a host that clears away its leftovers before. At its start containerd gives up
+// shims that do not answer, with what they run.
 func (c *chaos) killContainerd(string) (string, error) {
 	GinkgoHelper()
 	if _, err := os.Stat(c.disks["containerd"].filler()); err == nil {
@@ -206,6 +211,7 @@ func (c *chaos) killContainerd(string) (string, error) {
 		c.excuse("kill -9 of containerd, shim stopped", d, 0)
 	}
 	err := daemon.Kill(syscall.SIGKILL)
+	clearLeftovers()
 	for range 3 {
 		if err = errors.Join(err, daemon.Restart(context.Background())); err == nil {
 			break
@@ -213,6 +219,15 @@ func (c *chaos) killContainerd(string) (string, error) {
 	}
 	Expect(err).NotTo(HaveOccurred())
 	return pid, nil
+}
+
+// clearLeftovers does what a host does before its containerd starts.
+func clearLeftovers() {
+	GinkgoHelper()
+	root, err := testenv.Root()
+	Expect(err).NotTo(HaveOccurred())
+	out, err := exec.Command(filepath.Join(root, "packaging", "containerd-leftovers"), daemon.State).CombinedOutput()
+	Expect(err).NotTo(HaveOccurred(), string(out))
 }
 
 // victim is a container that runs under a shim that answers; nil when there is none.

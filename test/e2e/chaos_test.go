@@ -58,6 +58,8 @@ var _ = Describe("Chaos", Label("chaos"), func() {
 		c.watch()
 		c.storm(time.Duration(*chaosMinutes * float64(time.Minute)))
 		c.calmDown()
+		_, err := c.killContainerd("") // at whose start it finds the shims again that it had forgotten
+		Expect(err).NotTo(HaveOccurred())
 		slowest := c.converge()
 		c.unwatch()
 		c.after(before)

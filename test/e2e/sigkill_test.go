@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -53,6 +55,20 @@ var _ = Describe("What runs keeps running", func() {
 		Expect(h.running("main", "db", "web")).To(Equal(before))
 		h.ctr("main", "tasks", "kill", "-s", "KILL", "web")
 		Expect(h.replaced("main", "web", before)["db"]).To(Equal(before["db"]))
+	})
+
+	It("when containerd is killed in the midst of a task's removal, once its leftovers are cleared away", func(ctx SpecContext) {
+		begin()
+		Expect(daemon.Kill(syscall.SIGKILL)).To(Succeed())
+		tasks := filepath.Join(daemon.State, "io.containerd.runtime.v2.task", h.namespace("main"))
+		Expect(os.MkdirAll(filepath.Join(tasks, ".web", "left"), 0o700)).To(Succeed())
+		Expect(os.MkdirAll(filepath.Join(tasks, "gone", "rootfs", "proc"), 0o700)).To(Succeed())
+		clearLeftovers()
+		Expect(daemon.Restart(ctx)).To(Succeed())
+		Expect(h.running("main", "db", "web")).To(Equal(before))
+		h.ctr("main", "tasks", "kill", "-s", "KILL", "web") // whose removal would fail for ever
+		Expect(h.replaced("main", "web", before)["db"]).To(Equal(before["db"]))
+		Expect(filepath.Join(tasks, "gone")).NotTo(BeADirectory())
 	})
 
 	It("when both are killed, and containerd comes back last", func(ctx SpecContext) {
