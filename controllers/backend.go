@@ -152,6 +152,10 @@ func (m *Manager) Confirm(id string) (string, error) {
 		if o.ID != id {
 			continue
 		}
+		if o.Realm == "" {
+			return "", fmt.Errorf("%w: nothing tells whose %s is: put the label %s=REALM back on namespace %s (`ctr namespaces label`), or remove it with ctr",
+				status.ErrConflict, o.ContainerID, state.LabelRealm, o.Namespace)
+		}
 		removal := state.Removal{
 			Realm: o.Realm, Namespace: o.Namespace, Container: o.ContainerID, Deletion: state.DeletePolicy,
 			At: m.cfg.Now(), Why: "an orphan whose removal was confirmed",
@@ -223,7 +227,9 @@ func (m *Manager) strays(ctx context.Context, namespaces []state.NamespaceSummar
 		}
 		for _, c := range have.Containers {
 			if c.Recorded && c.Owner() == owner {
-				out = append(out, status.NewOrphan(state.RealmName(n.Labels[state.LabelRealm]), n.Name, c.ID))
+				// Somebody may have taken the realm's name off the namespace.
+				realm := cmp.Or(n.Labels[state.LabelRealm], c.Labels[state.LabelRealm])
+				out = append(out, status.NewOrphan(state.RealmName(realm), n.Name, c.ID))
 			}
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/containerd/containerd/v2/core/containers"
 	"github.com/google/go-cmp/cmp"
 
 	"kukeon.io/kukeon-reconciler/internal/fakectrd"
@@ -211,6 +212,60 @@ func TestALostStoreDeletesNothingAndNamesTheOrphans(t *testing.T) {
 		h.idle(time.Minute)
 		if len(h.pids("kukeon-edge")) != 0 {
 			t.Error("a confirmed orphan still runs")
+		}
+	})
+}
+
+func TestAnOrphanKnowsItsRealmAlsoWhenItsNamespaceDoesNot(t *testing.T) {
+	play(t, func(t *testing.T, h *house) {
+		h.stop()
+		h.store.accepted = state.Accepted{}
+		h.files.remove("edge.yaml")
+		if err := h.daemon.SetNamespaceLabel(t.Context(), "kukeon-edge", state.LabelRealm, ""); err != nil {
+			t.Fatal(err)
+		}
+		h.start()
+		h.idle(time.Minute)
+		orphans := h.Host().Orphans
+		if len(orphans) != 1 || orphans[0].Realm != "edge" {
+			t.Fatalf("orphans: %+v", orphans)
+		}
+		if _, err := h.Confirm(orphans[0].ID); err != nil {
+			t.Fatal(err)
+		}
+		h.idle(time.Minute)
+		if len(h.pids("kukeon-edge")) != 0 {
+			t.Error("a confirmed orphan still runs")
+		}
+	})
+}
+
+func TestAnOrphanOfNobodyIsNotRemoved(t *testing.T) {
+	play(t, func(t *testing.T, h *house) {
+		h.stop()
+		h.store.accepted = state.Accepted{}
+		h.files.remove("edge.yaml")
+		one := containers.Container{ID: "one", Labels: map[string]string{state.LabelRealm: ""}}
+		err := errors.Join(
+			h.daemon.SetNamespaceLabel(t.Context(), "kukeon-edge", state.LabelRealm, ""),
+			h.daemon.UpdateContainer(t.Context(), "kukeon-edge", one, "labels."+state.LabelRealm),
+		)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pids := h.pids("kukeon-edge")
+		h.start()
+		h.idle(time.Minute)
+		orphans := h.Host().Orphans
+		if len(orphans) != 1 {
+			t.Fatalf("orphans: %+v", orphans)
+		}
+		if _, err := h.Confirm(orphans[0].ID); !errors.Is(err, status.ErrConflict) {
+			t.Errorf("confirmed: %v", err)
+		}
+		h.idle(time.Minute)
+		if diff := cmp.Diff(pids, h.pids("kukeon-edge")); diff != "" {
+			t.Error(diff)
 		}
 	})
 }

@@ -51,3 +51,41 @@ func TestFormerProcessesAreWaitedForAndThenAPersonIsAsked(t *testing.T) {
 		must(t, h.Do(t.Context(), ns, realm, start("web")))
 	})
 }
+
+// aware is a machine that knows the fake daemon's processes.
+type aware struct {
+	ctrd.NoMachine
+	*fakectrd.Daemon
+}
+
+// Begun implements ctrd.Machine.
+func (a aware) Begun(pid uint32) (bool, error) { return a.Daemon.Begun(pid) }
+
+func TestAProcessThatBeganWithoutItsShimsKnowingIsKilledAndStartedAnew(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		d := fakectrd.New(fakectrd.Options{})
+		must(t, d.Import(string(ns), ref, fakectrd.Image{}, true))
+		c := config(t, d)
+		c.Machine = aware{Daemon: d}
+		h := ctrd.New(c)
+		owner, err := h.Owner(t.Context())
+		must(t, err)
+		must(t, h.Do(t.Context(), ns, realm, create(owner, "web")))
+		_, err = d.CreateTask(t.Context(), string(ns), ctrd.TaskRequest{ID: "web"})
+		must(t, err)
+		must(t, d.CutStart(string(ns), "web"))
+
+		err = h.Do(t.Context(), ns, realm, start("web"))
+		var waiting *outcome.Waiting
+		if !errors.As(err, &waiting) {
+			t.Errorf("at first: %v", err)
+		}
+		if run := d.Run(string(ns), "web"); run.Live != 0 {
+			t.Errorf("it runs on: %+v", run)
+		}
+		must(t, h.Do(t.Context(), ns, realm, start("web")))
+		if run := d.Run(string(ns), "web"); run.Starts != 2 || run.Live != 1 || run.MaxLive != 1 {
+			t.Errorf("%+v", run)
+		}
+	})
+}

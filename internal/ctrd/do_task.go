@@ -39,6 +39,10 @@ func (h *Host) start(ctx context.Context, at target, op plan.Start) error {
 	switch state.TaskStatus(t.Status) {
 	case state.TaskRunning, state.TaskPaused:
 		return nil // somebody was faster, or our reply was lost
+	case state.TaskCreated:
+		if err := h.endBegun(ctx, at.ns, op.ID, t.Pid); err != nil {
+			return err
+		}
 	}
 	if err := h.prepareSources(at.realm, op.Spec); err != nil {
 		return err
@@ -65,6 +69,20 @@ func (h *Host) start(ctx context.Context, at target, op plan.Start) error {
 		return err
 	}
 	return h.startTask(ctx, at.ns, op, pid, c)
+}
+
+// endBegun kills the process of a created task if it has begun all the same: containerd was killed while runc started it,
+// and took runc along before that could tell the shim. Such a task is neither started nor deleted, and a start of it may
+// wait for ever, with everything else that its shim is asked. The next pass sees the exit, and decides what follows.
+func (h *Host) endBegun(ctx context.Context, ns state.Namespace, id state.ContainerID, pid uint32) error {
+	begun, err := h.cfg.Machine.Begun(pid)
+	if err != nil || !begun {
+		return err
+	}
+	if err := h.kill(ctx, ns, id); err != nil {
+		return err
+	}
+	return &outcome.Waiting{For: fmt.Sprintf("another start: the process of %s had begun without its shim's knowing, and was killed", id)}
 }
 
 // setStart sets labels of a container and the mark of its last start, and notes them in c.

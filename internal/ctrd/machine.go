@@ -23,6 +23,9 @@ type Machine interface {
 	Loopback(pid uint32) error
 	// Processes lists the processes in the container's cgroup.
 	Processes(ns state.Namespace, id state.ContainerID) ([]int, error)
+	// Begun reports whether the first process of a task runs its program, and is not runc any more, which prepares it. A
+	// process that is gone has not begun.
+	Begun(pid uint32) (bool, error)
 	// Forget removes the empty directories that runc leaves behind for a namespace that is gone.
 	Forget(ns state.Namespace) error
 	// ReadRootFS mounts a root file system read-only for as long as read runs.
@@ -37,6 +40,9 @@ func (NoMachine) Loopback(uint32) error { return nil }
 
 // Processes implements Machine.
 func (NoMachine) Processes(state.Namespace, state.ContainerID) ([]int, error) { return nil, nil }
+
+// Begun implements Machine.
+func (NoMachine) Begun(uint32) (bool, error) { return false, nil }
 
 // Forget implements Machine.
 func (NoMachine) Forget(state.Namespace) error { return nil }
@@ -120,6 +126,21 @@ func (thisMachine) Processes(ns state.Namespace, id state.ContainerID) ([]int, e
 		}
 	}
 	return pids, nil
+}
+
+// runcInit is how the kernel calls runc's own process, which becomes the container's first one.
+const runcInit = "runc:["
+
+// Begun implements Machine.
+func (thisMachine) Begun(pid uint32) (bool, error) {
+	name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ESRCH):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("looking at process %d: %w", pid, err)
+	}
+	return !strings.HasPrefix(string(name), runcInit), nil
 }
 
 // Forget implements Machine. Only empty directories can be removed this way: what another containerd keeps under the

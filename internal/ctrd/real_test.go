@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -18,6 +19,7 @@ import (
 	"google.golang.org/grpc"
 
 	"kukeon.io/kukeon-reconciler/internal/ctrd"
+	"kukeon.io/kukeon-reconciler/internal/outcome"
 	"kukeon.io/kukeon-reconciler/internal/plan"
 	"kukeon.io/kukeon-reconciler/internal/state"
 	"kukeon.io/kukeon-reconciler/internal/testenv"
@@ -311,6 +313,42 @@ func TestARealKilledShimIsNoTaskAndAStartSucceedsAtOnce(t *testing.T) {
 		})
 		r.start("web", s)
 		r.awaitStatus("web", state.TaskRunning)
+	})
+}
+
+func TestARealProcessThatBeganWithoutItsShimsKnowingIsKilledAndStartedAnew(t *testing.T) {
+	versions(t, func(t *testing.T, r *realHost) {
+		s := shell(forever)
+		r.run("web", s) // so that the files are there that it mounts
+		r.do(plan.Stop{ID: "web"})
+		client, err := ctrd.Dial(r.Address)
+		must(t, err)
+		t.Cleanup(func() { must(t, client.Close()) })
+		_, err = client.DeleteTask(t.Context(), string(r.ns), "web")
+		must(t, err)
+		c, err := client.Container(t.Context(), string(r.ns), "web")
+		must(t, err)
+		mounts, err := client.SnapshotMounts(t.Context(), string(r.ns), c.Snapshotter, c.SnapshotKey)
+		must(t, err)
+		first, err := client.CreateTask(t.Context(), string(r.ns), ctrd.TaskRequest{ID: "web", Rootfs: mounts})
+		must(t, err)
+		// As runc does whose caller is killed just then.
+		out, err := exec.CommandContext(t.Context(), "runc", "--root", filepath.Join("/run/containerd/runc", string(r.ns)), "start", "web").CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		r.eventually(func() bool { // its execve has come
+			comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", first))
+			return err == nil && !strings.HasPrefix(string(comm), "runc:[")
+		})
+		var waiting *outcome.Waiting
+		if err := r.host.Do(t.Context(), r.ns, realm, plan.Start{ID: "web", Spec: s, Digest: s.Digest()}); !errors.As(err, &waiting) {
+			t.Errorf("at first: %v", err)
+		}
+		r.start("web", s)
+		if now := r.awaitStatus("web", state.TaskRunning).Task.Pid; now == first {
+			t.Errorf("it is still process %d", now)
+		}
 	})
 }
 

@@ -49,7 +49,7 @@ func (d *Daemon) signal(k key, t *task, s syscall.Signal) {
 		t.pending = append(t.pending, s)
 	case s == 0, s == syscall.SIGCHLD, s == syscall.SIGCONT, s == syscall.SIGWINCH, s == syscall.SIGURG:
 	case s > lastSignal: // runc sends it, and the kernel knows it not
-	case t.Status == created && s != syscall.SIGKILL: // runc itself: as the first of its container it ends with 2
+	case t.Status == created && !t.begun && s != syscall.SIGKILL: // runc itself: as the first of its container it ends with 2
 		d.exited(k, t, 2)
 	case p.Unkillable:
 		t.pending = append(t.pending, s)

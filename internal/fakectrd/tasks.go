@@ -56,6 +56,8 @@ type task struct {
 	process Process
 	// hung is not nil while the shim hangs, and closed when that ends.
 	hung chan struct{}
+	// begun is true of a created task whose process runs: only its shim does not know.
+	begun bool
 	// thawed is true of a paused task whose processes run: only its shim thinks that they do not.
 	thawed bool
 	// pending holds the signals that the process has not seen: it is paused, or its shim hangs.
@@ -228,21 +230,29 @@ func (d *Daemon) StartTask(ctx context.Context, ns, id string) error {
 		if t.Status != created {
 			return fmt.Errorf("cannot start a %s process: %w", t.Status, errdefs.ErrUnknown)
 		}
+		if t.begun {
+			return fmt.Errorf("cannot start an already running container: %w", errdefs.ErrUnknown)
+		}
 		if t.process.FailStart {
 			d.exited(key{ns, id}, t, 255)
 			return fmt.Errorf("failed to create task: exec: no such file or directory: %w", errdefs.ErrUnknown)
 		}
 		t.Status = running
-		r := d.run(key{ns, id})
-		r.Starts++
-		r.Live++
-		r.MaxLive = max(r.MaxLive, r.Live)
 		d.publish(ns, "/tasks/start", &eventtypes.TaskStart{ContainerID: id, Pid: t.Pid})
-		if t.process.ExitAfter != 0 {
-			d.exitLater(key{ns, id}, t, t.process.ExitAfter, t.process.ExitCode)
-		}
+		d.begin(key{ns, id}, t)
 		return nil
 	})
+}
+
+// begin has the process of a task run its program.
+func (d *Daemon) begin(k key, t *task) {
+	r := d.run(k)
+	r.Starts++
+	r.Live++
+	r.MaxLive = max(r.MaxLive, r.Live)
+	if t.process.ExitAfter != 0 {
+		d.exitLater(k, t, t.process.ExitAfter, t.process.ExitCode)
+	}
 }
 
 // exitLater ends the process of a task after a while, unless it has ended before.
@@ -265,7 +275,7 @@ func (d *Daemon) exited(k key, t *task, code uint32) {
 	if t.Status == stopped {
 		return
 	}
-	if t.Status != created {
+	if t.Status != created || t.begun {
 		d.run(k).Live--
 	}
 	t.Status, t.ExitCode, t.ExitedAt = stopped, code, d.now().UTC()
@@ -291,7 +301,7 @@ func (d *Daemon) DeleteTask(ctx context.Context, ns, id string) (ctrd.TaskInfo, 
 		if err != nil {
 			return ctrd.TaskInfo{}, err
 		}
-		if t.Status == running || t.Status == paused {
+		if t.Status == running || t.Status == paused || t.begun && t.Status == created {
 			return ctrd.TaskInfo{}, fmt.Errorf("cannot delete a %s process: %w", t.Status, errdefs.ErrUnknown)
 		}
 		if t.Status == created { // it is killed, and nobody waits for how it ends

@@ -77,6 +77,41 @@ func (d *Daemon) OOM(ns, id string) error {
 	return nil
 }
 
+// CutStart has the process of a created task begin without its shim's knowing, as when containerd is killed while runc
+// starts it: the task stays created, and can be neither started nor deleted until its process is killed.
+func (d *Daemon) CutStart(ns, id string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	k := key{ns, id}
+	t, ok := d.tasks[k]
+	if !ok || t.Status != created || t.begun || t.hung != nil || t.process.FailStart {
+		return fmt.Errorf("%s/%s: %w", ns, id, errNoProcess)
+	}
+	t.begun = true
+	d.begin(k, t)
+	return nil
+}
+
+// Unaware reports whether a task's process runs and its shim does not know.
+func (d *Daemon) Unaware(ns, id string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	t, ok := d.tasks[key{ns, id}]
+	return ok && t.begun && t.Status == created
+}
+
+// Begun is what ctrd.Machine tells of a task's process.
+func (d *Daemon) Begun(pid uint32) (bool, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, t := range d.tasks {
+		if t.Pid == pid {
+			return t.begun || t.Status == running || t.Status == paused, nil
+		}
+	}
+	return false, nil
+}
+
 // Pause freezes a task's process, as `ctr tasks pause` does.
 func (d *Daemon) Pause(ns, id string) error {
 	d.mu.Lock()

@@ -26,6 +26,9 @@ var units = []string{
 	"./internal/logs", "./internal/plan", "./internal/source", "./internal/state", "./internal/status", "./internal/store",
 }
 
+// simulation is the rung that can be asked alone.
+const simulation = "simulation"
+
 // realTests are those with a real containerd: they cost more, and are a rung of their own.
 const realTests = "Real"
 
@@ -40,7 +43,7 @@ func (c *scratch) ladder(p *patch) []rung {
 	rest := slices.DeleteFunc(slices.Clone(units), func(pkg string) bool { return slices.Contains(own, pkg) })
 	return append(rungs,
 		rung{"units", append([]string{"-skip", realTests}, rest...)},
-		rung{"simulation", []string{"./test/simulate", "-args", "-histories", strconv.Itoa(c.histories), "-seed", strconv.FormatUint(c.seed, 10), "-shrink", "0"}},
+		rung{simulation, []string{"./test/simulate", "-args", "-histories", strconv.Itoa(c.histories), "-seed", strconv.FormatUint(c.seed, 10), "-shrink", "0"}},
 		rung{"real containerd", []string{"-run", realTests, "./internal/ctrd"}},
 	)
 }

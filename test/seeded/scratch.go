@@ -32,10 +32,12 @@ type patch struct {
 	expected string
 	// packages are those that it changes, as ./internal/plan.
 	packages []string
+	// outside says why the simulation cannot see it; empty when it can.
+	outside string
 }
 
 var (
-	header  = regexp.MustCompile(`(?s)\ABug: .+?\nExpected: (\S[^\n]*)\n`)
+	header  = regexp.MustCompile(`(?s)\ABug: .+?\nExpected: (\S[^\n]*)\n(?:Outside the simulation: (\S[^\n]*)\n)?`)
 	changed = regexp.MustCompile(`(?m)^\+\+\+ b/(\S+)$`)
 )
 
@@ -58,7 +60,7 @@ func readPatches(match *regexp.Regexp) ([]patch, error) {
 		if head == nil {
 			return nil, fmt.Errorf("%s does not begin with the lines `Bug:` and `Expected:`", file)
 		}
-		p.expected = string(head[1])
+		p.expected, p.outside = string(head[1]), string(head[2])
 		for _, m := range changed.FindAllSubmatch(p.text, -1) {
 			p.packages = append(p.packages, "./"+path.Dir(string(m[1])))
 		}

@@ -88,6 +88,9 @@ func (c *checker) wrote(call fakectrd.Call, b fakectrd.Before) {
 		c.failLocked("P3", "%s: no accepted realm and no removal has this namespace", at)
 	}
 	if kinds, ok := allowed[call.Method]; ok {
+		if call.Method == "KillTask" && (b.Task == "created" || b.Task == "stopped") {
+			kinds = append(slices.Clone(kinds), "Start") // of a process that began without its shim's knowing
+		}
 		if !slices.ContainsFunc(kinds, func(k string) bool { return c.during(call, k) }) {
 			c.failLocked("P4", "%s is part of no operation that may do it: %v", at, c.operations[call.Namespace+"/"+call.ID])
 		}
@@ -190,7 +193,7 @@ func (c *checker) began(ns, realm string, op plan.Operation) (end func(error)) {
 		have = c.w.look(ns, obj.Name)
 	}
 	record := have.record
-	if kind == "Start" && have.live && record != nil && ownerOf(record) == owner {
+	if kind == "Start" && have.live && record != nil && ownerOf(record) == owner && !c.w.d.Unaware(ns, obj.Name) {
 		c.fail("P5", "%s %s: its process runs", op, ns)
 	}
 	c.mu.Lock()

@@ -217,6 +217,12 @@ func (w *world) call(c fakectrd.Call) fakectrd.Fault {
 			out = fakectrd.Fault{After: errAway, Then: proc.kill}
 		case "containerd killed before a call":
 			out, first = fakectrd.Fault{Before: errAway}, w.d.Restart
+			if c.Method == "StartTask" && w.counts[f.kind]%2 == 1 { // and with it runc, which had just let the process go
+				first = func() {
+					_ = w.d.CutStart(c.Namespace, c.ID) // its task may have gone meanwhile
+					w.d.Restart()
+				}
+			}
 		case "containerd killed after a call":
 			out = fakectrd.Fault{After: errAway, Then: func() { go w.d.Restart() }}
 		case "lease removed by ctr":
@@ -282,6 +288,15 @@ type process struct {
 	looks, ends map[string]int
 }
 
+// machine is a host whose processes are those of the fake daemon.
+type machine struct {
+	ctrd.NoMachine
+	fake *fakectrd.Daemon
+}
+
+// Begun implements ctrd.Machine.
+func (m machine) Begun(pid uint32) (bool, error) { return m.fake.Begun(pid) }
+
 // start runs our daemon, as a new process would: nothing but the disk and containerd is carried over.
 func (w *world) start() {
 	p := &process{w: w, client: &fakectrd.Client{}, ended: make(chan struct{}), log: newLogCounter(w), looks: map[string]int{}, ends: map[string]int{}}
@@ -289,7 +304,7 @@ func (w *world) start() {
 	log := logr.New(p.log)
 	p.host = ctrd.New(ctrd.Config{
 		Services: w.d, Boot: fmt.Sprintf("boot-%d", w.boot), VolumesDir: w.files + "/volumes", FilesDir: w.files + "/files",
-		Machine: ctrd.NoMachine{}, Slots: slots, Log: log, Now: w.now,
+		Machine: machine{fake: w.d}, Slots: slots, Log: log, Now: w.now,
 	})
 	p.manager = controllers.New(controllers.Config{
 		Host: spy{p.host, p}, Source: source{w.dir, p}, Store: store{w.disk, p}, Template: "kukeon-{realm}",
