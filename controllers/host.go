@@ -31,7 +31,7 @@ type Host interface {
 	// It makes no call.
 	RefreshFiles(ns state.Namespace) error
 	// Remedy is the command that brings an image in from another namespace of this host; empty when none has it.
-	Remedy(ctx context.Context, ns state.Namespace, ref string) string
+	Remedy(ctx context.Context, realm state.RealmName, ns state.Namespace, ref string) string
 	// Do carries one operation out.
 	Do(ctx context.Context, ns state.Namespace, realm state.RealmName, op plan.Operation) error
 }

@@ -48,7 +48,7 @@ func (r *remedies) add(ctx context.Context, w *worker, waits []plan.Wait) {
 }
 
 func (r *remedies) ask(ctx context.Context, w *worker, ref string) {
-	text := w.m.cfg.Host.Remedy(ctx, w.namespace, ref)
+	text := w.m.cfg.Host.Remedy(ctx, w.realm, w.namespace, ref)
 	r.mu.Lock()
 	changed := r.known[ref].text != text
 	r.known[ref] = remedy{text: text, at: w.m.cfg.Now()}

@@ -68,7 +68,7 @@ func (a *app) rootCommand() *cobra.Command {
 		a.runCommand(), a.logdCommand(), a.applyCommand(), a.planCommand(), a.validateCommand(),
 		a.getCommand(), a.describeCommand(), a.statusCommand(), a.waitCommand(), a.logsCommand(),
 		a.reconcileCommand(), a.suspendCommand(), a.resumeCommand(), a.confirmCommand(), a.adoptCommand(), a.releaseCommand(),
-		a.schemaCommand(), a.versionCommand(), a.completionCommand(),
+		a.imagesCommand(), a.schemaCommand(), a.versionCommand(), a.completionCommand(),
 	)
 	return root
 }

@@ -89,3 +89,30 @@ func TestAWayToSpellASignalMeansNothing(t *testing.T) {
 		}
 	}
 }
+
+func TestWhereARealmThatNamesNoNamespaceLives(t *testing.T) {
+	const owner = "us"
+	stamped := func(ns state.Namespace, realm, by string) state.NamespaceSummary {
+		return state.NamespaceSummary{Name: ns, Labels: map[string]string{state.LabelOwner: by, state.LabelRealm: realm}}
+	}
+	for _, c := range []struct {
+		name       state.RealmName
+		template   string
+		namespaces []state.NamespaceSummary
+		ns         state.Namespace
+		lives      bool
+	}{
+		{name: "main", ns: "kukeon-main"},
+		{name: "main", template: "{realm}.x", ns: "main.x"},
+		{name: "main", namespaces: []state.NamespaceSummary{stamped("elsewhere", "main", owner)}, ns: "elsewhere", lives: true},
+		{name: "main", namespaces: []state.NamespaceSummary{stamped("elsewhere", "main", "them")}, ns: "kukeon-main"},
+		{name: state.SystemRealm, ns: state.SystemNamespace},
+		{name: state.SystemRealm, namespaces: []state.NamespaceSummary{{Name: state.OldSystemNamespace}}, ns: state.OldSystemNamespace},
+		{name: "a/b"}, {name: "system"}, {name: ""}, {name: "default", template: "{realm}"},
+	} {
+		ns, lives, err := NamespaceOf(c.name, Options{Template: c.template}, c.namespaces, owner)
+		if refused := c.ns == ""; (err != nil) != refused || !refused && (ns != c.ns || lives != c.lives) {
+			t.Errorf("%q with %q: %s, lives %v, %v", c.name, c.template, ns, lives, err)
+		}
+	}
+}

@@ -27,6 +27,8 @@ var neverOurs = []string{"default", "k8s.io", "moby*", "plugins.moby*", "buildki
 // refusedName is the realm that the default template would give Kukeon's own namespace.
 const refusedName state.RealmName = "system"
 
+var errRefusedName = errors.New("a realm cannot be called system, for its namespace could be taken for Kukeon's own; choose another name")
+
 // CheckTemplate reports whether a template makes a different, valid namespace out of every realm's name.
 func CheckTemplate(template string) error {
 	if strings.Count(template, placeholder) != 1 {
@@ -100,24 +102,15 @@ func (c *compiler) settleNamespaces() {
 // realm lives when it does already.
 func (c *compiler) resolve(d *draft) error {
 	if d.name == refusedName {
-		return errors.New("a realm cannot be called system, for its namespace could be taken for Kukeon's own; choose another name")
+		return errRefusedName
 	}
 	r := &d.realm
 	switch explicit := d.heads[0].Realm.Spec.Namespace; {
 	case explicit != "":
 		r.Namespace, r.Explicit = state.Namespace(explicit), true
 		r.NamespaceReason = "spec.namespace"
-	case d.name == state.SystemRealm:
-		c.systemNamespace(r)
 	default:
-		template := c.opts.Template
-		if template == "" {
-			template = DefaultTemplate
-		}
-		r.Namespace = state.Namespace(strings.ReplaceAll(template, placeholder, string(d.name)))
-		if template != DefaultTemplate {
-			r.NamespaceReason = "namespace template " + template
-		}
+		c.inferNamespace(r)
 	}
 	if home := c.home(d.name, r.Namespace); home != "" && home != r.Namespace {
 		return fmt.Errorf("the namespace of a live realm cannot change; remove the realm first (it lives in %s, and this makes it %s)", home, r.Namespace)
@@ -126,6 +119,43 @@ func (c *compiler) resolve(d *draft) error {
 		return err
 	}
 	return reserved(d.name, r.Namespace)
+}
+
+// inferNamespace gives a realm the namespace that it gets when it names none.
+func (c *compiler) inferNamespace(r *state.Realm) {
+	if r.Name == state.SystemRealm {
+		c.systemNamespace(r)
+		return
+	}
+	template := c.opts.Template
+	if template == "" {
+		template = DefaultTemplate
+	}
+	r.Namespace = state.Namespace(strings.ReplaceAll(template, placeholder, string(r.Name)))
+	if template != DefaultTemplate {
+		r.NamespaceReason = "namespace template " + template
+	}
+}
+
+// NamespaceOf is where a realm lives, or would live if a manifest declared it now without naming a namespace. The
+// namespaces and the owner are as for Compile.
+func NamespaceOf(name state.RealmName, opts Options, namespaces []state.NamespaceSummary, owner state.Owner) (ns state.Namespace, lives bool, err error) {
+	c := compiler{opts: opts, owner: owner, namespaces: map[state.Namespace]state.NamespaceSummary{}}
+	for _, n := range namespaces {
+		c.namespaces[n.Name] = n
+	}
+	r := state.Realm{Name: name}
+	c.inferNamespace(&r)
+	if home := c.home(name, r.Namespace); home != "" {
+		return home, true, nil
+	}
+	if name == refusedName {
+		return "", false, errRefusedName
+	}
+	if err := checkNamespace(r.Namespace); err != nil {
+		return "", false, err
+	}
+	return r.Namespace, false, reserved(name, r.Namespace)
 }
 
 // systemNamespace chooses between the two layouts of Kukeon's own realm.

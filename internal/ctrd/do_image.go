@@ -141,24 +141,21 @@ func (h *Host) fetch(ctx context.Context, at target, ref string, owner state.Own
 	case errdefs.IsUnavailable(err):
 		return &outcome.Unavailable{Err: err}
 	}
-	return pullError(ref, err, h.Remedy(ctx, at.ns, ref))
+	return pullError(at.realm, ref, err, h.Remedy(ctx, at.realm, at.ns, ref))
 }
 
 // Remedy is the command that brings an image in from another namespace of this host; empty when none has it.
-func (h *Host) Remedy(ctx context.Context, ns state.Namespace, ref string) string {
+func (h *Host) Remedy(ctx context.Context, realm state.RealmName, ns state.Namespace, ref string) string {
 	others, err := h.locate(ctx, ref, ns)
 	if err != nil || len(others) == 0 {
 		return ""
 	}
-	local := "--local " // without it, ctr 2.4 now and then cuts the archive short; ctr 1.6 knows no other way
-	if version, err := look(ctx, "reading the daemon's version", h.svc.Version); err != nil || strings.HasPrefix(version, "1.6.") {
-		local = ""
-	}
-	return fmt.Sprintf("it is in namespace %s: `ctr -n %[1]s images export %[2]s- %[3]s | ctr -n %[4]s images import -`", others[0], local, ref, ns)
+	return fmt.Sprintf("it is in namespace %s: `kukeon-reconciler images copy --from %[1]s --to %[2]s %[3]s`", others[0], realm, ref)
 }
 
 // pullError tells what a person can do about a pull that failed. remedy may be empty.
-func pullError(ref string, err error, remedy string) error {
+func pullError(realm state.RealmName, ref string, err error, remedy string) error {
+	byHand := fmt.Sprintf("import it with `kukeon-reconciler images import -r %s FILE`", realm)
 	stalled := func(why, otherwise string) error {
 		if remedy == "" {
 			remedy = otherwise
@@ -171,9 +168,9 @@ func pullError(ref string, err error, remedy string) error {
 	}
 	switch {
 	case status == http.StatusNotFound, errdefs.IsNotFound(err):
-		return stalled("image "+ref+" does not exist in its registry", "push it there, or import it with ctr images import")
+		return stalled("image "+ref+" does not exist in its registry", "push it there, or "+byHand)
 	case status == http.StatusUnauthorized, status == http.StatusForbidden, errors.Is(err, docker.ErrInvalidAuthorization):
-		return stalled("the registry does not give image "+ref+" to anonymous pulls", "import it with ctr images import")
+		return stalled("the registry does not give image "+ref+" to anonymous pulls", byHand)
 	case errors.As(err, new(*tls.CertificateVerificationError)), errors.As(err, new(tls.RecordHeaderError)):
 		return stalled("the registry of image "+ref+" cannot be trusted", "give the host its certificate")
 	case remedy != "":

@@ -40,7 +40,7 @@ func (h *Host) start(ctx context.Context, at target, op plan.Start) error {
 	case state.TaskRunning, state.TaskPaused:
 		return nil // somebody was faster, or our reply was lost
 	case state.TaskCreated:
-		if err := h.endBegun(ctx, at.ns, op.ID, t.Pid); err != nil {
+		if err := h.endBegun(ctx, at.ns, op, c, t.Pid); err != nil {
 			return err
 		}
 	}
@@ -74,15 +74,21 @@ func (h *Host) start(ctx context.Context, at target, op plan.Start) error {
 // endBegun kills the process of a created task if it has begun all the same: containerd was killed while runc started it,
 // and took runc along before that could tell the shim. Such a task is neither started nor deleted, and a start of it may
 // wait for ever, with everything else that its shim is asked. The next pass sees the exit, and decides what follows.
-func (h *Host) endBegun(ctx context.Context, ns state.Namespace, id state.ContainerID, pid uint32) error {
+func (h *Host) endBegun(ctx context.Context, ns state.Namespace, op plan.Start, c containers.Container, pid uint32) error {
 	begun, err := h.cfg.Machine.Begun(pid)
 	if err != nil || !begun {
 		return err
 	}
-	if err := h.kill(ctx, ns, id); err != nil {
+	if err := h.kill(ctx, ns, op.ID); err != nil {
 		return err
 	}
-	return &outcome.Waiting{For: fmt.Sprintf("another start: the process of %s had begun without its shim's knowing, and was killed", id)}
+	// What runs for ever is started again as if it had never begun. A one-shot did begin, and may not be run again.
+	if op.Spec.Restart.Policy == state.RestartAlways {
+		if err := h.setStart(ctx, ns, &c, nil, ""); err != nil {
+			return err
+		}
+	}
+	return &outcome.Waiting{For: fmt.Sprintf("another start: the process of %s had begun without its shim's knowing, and was killed", op.ID)}
 }
 
 // setStart sets labels of a container and the mark of its last start, and notes them in c.

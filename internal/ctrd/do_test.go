@@ -433,7 +433,7 @@ func TestAMissingImageSaysWhereItIs(t *testing.T) {
 		must(t, r.Import("default", other, fakectrd.Image{Layers: []string{"o"}}, false))
 		synctest.Wait()
 		err = r.host.Do(t.Context(), ns, realm, plan.Pull{Ref: other})
-		const line = "`ctr -n default images export --local - docker.io/library/other:1 | ctr -n kukeon-main images import -`"
+		const line = "`kukeon-reconciler images copy --from default --to main docker.io/library/other:1`"
 		if !outcome.IsStalled(err) || !strings.HasSuffix(err.Error(), line) {
 			t.Errorf("%v", err)
 		}

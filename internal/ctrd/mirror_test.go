@@ -449,11 +449,11 @@ func TestSummariesCountOursAndSeeNamespacesThatAppearWithoutAWord(t *testing.T) 
 		if d := cmp.Diff(map[state.Namespace][2]int{ns: {1, 1}, "moby": {}}, summaries()); d != "" {
 			t.Error(d)
 		}
-		want := "it is in namespace moby: `ctr -n moby images export --local - " + ref + " | ctr -n " + string(ns) + " images import -`"
-		if got := r.host.Remedy(t.Context(), ns, ref); got != want {
+		want := "it is in namespace moby: `kukeon-reconciler images copy --from moby --to main " + ref + "`"
+		if got := r.host.Remedy(t.Context(), realm, ns, ref); got != want {
 			t.Errorf("remedy: %s", got)
 		}
-		if got := r.host.Remedy(t.Context(), ns, "docker.io/library/nowhere:1"); got != "" {
+		if got := r.host.Remedy(t.Context(), realm, ns, "docker.io/library/nowhere:1"); got != "" {
 			t.Errorf("remedy for an image that nobody has: %s", got)
 		}
 	})

@@ -29,8 +29,8 @@ func (d *differ) image(ref string, policy state.PullPolicy, origin state.Origin,
 	case usable && !stale:
 		return true
 	case !usable && !unpackable && policy == state.PullNever:
-		d.wait(Object{ImageObject, ref}, fmt.Sprintf("an import (imagePullPolicy Never): `ctr -n %s images import FILE`",
-			d.want.Realm.Namespace), time.Time{})
+		d.wait(Object{ImageObject, ref}, fmt.Sprintf("an import (imagePullPolicy Never): `kukeon-reconciler images import -r %s FILE`",
+			d.want.Realm.Name), time.Time{})
 		return false
 	case d.images[ref]:
 		return false

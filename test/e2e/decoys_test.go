@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 
@@ -97,10 +98,38 @@ var _ = Describe("What is not ours", func() {
 			return fmt.Sprint(found[0]["phase"], ": ", found[0]["message"]), nil
 		}
 		Eventually(message).Should(And(MatchRegexp(`^Pending: .*namespace "?default`),
-			ContainSubstring("ctr -n "+h.namespace("main")+" images import")))
+			ContainSubstring("`kukeon-reconciler images copy --from default --to "+h.name("main")+" "+imported("sleeps")+"`")))
 		By("doing what the line says")
-		h.ctr("main", "images", "import", archive("sleeps"))
+		r := h.cli("images", "copy", "--from", "default", "--to", h.name("main"), imported("sleeps"))
+		Expect(r.code).To(Equal(0), r.String())
+		Expect(r.stdout).To(Equal(imported("sleeps") + " brought to " + h.namespace("main") + "\n"))
 		h.running("main", "web")
+		By("doing it again, and from where it is not")
+		Expect(h.cli("images", "copy", "--from", "default", "--to", h.name("main"), "sleeps:1").stdout).To(ContainSubstring("already"))
+		r = h.cli("images", "copy", "--from", "default", "--to", h.name("main"), "absent:1")
+		Expect(r.code).To(Equal(1), r.String())
+		Expect(r.stderr).To(ContainSubstring("ctr -n default images ls"))
+		By("removing the realm, the image of somebody stays")
+		h.write("main.yaml", h.realm("main"))
+		h.running("main")
+		Eventually(h.list).WithArguments("main", "containers").Should(BeEmpty())
+		Expect(h.list("main", "images")).To(Equal([]string{imported("sleeps")}))
+	})
+
+	It("is an image that is imported for a realm before there is one", func() {
+		data, err := os.ReadFile(archive("sleeps"))
+		Expect(err).NotTo(HaveOccurred())
+		r := h.cliIn(string(data), "images", "import", "-r", h.name("main"), "-")
+		Expect(r.code).To(Equal(0), r.String())
+		Expect(r.stdout).To(Equal(imported("sleeps") + " brought to " + h.namespace("main") + "\n"))
+		Expect(r.stderr).To(ContainSubstring("is not there yet"))
+		h.write("main.yaml", h.realm("main", h.containerOf("web", imported("sleeps"), "imagePullPolicy: Never")))
+		h.start()
+		h.running("main", "web")
+		By("importing what is no archive, and into what is no realm's namespace")
+		Expect(h.cliIn("hello", "images", "import", "-r", h.name("main"), "-").code).To(Equal(1))
+		Expect(h.cli("images", "import", "-r", "a/b", archive("sleeps")).code).To(Equal(2))
+		Expect(h.cli("images", "import", archive("sleeps")).code).To(Equal(2))
 	})
 
 	It("is a conflict when it stands under the name of a declared container, until it is adopted", func() {
