@@ -170,6 +170,12 @@ func (w *world) mended(limit time.Duration, when string) bool {
 func (w *world) deaf(objects [][2]string) {
 	w.d.HookEvents(func(fakectrd.Event) fakectrd.EventFault { return fakectrd.EventFault{Drop: true} })
 	w.dir.edit(func() { w.dir.deaf = true })
+	// Of a label nobody hears but a resync: tasks are asked about more often than that.
+	last := objects[len(objects)-1]
+	w.act(action{verb: "label", args: []string{last[0], last[1], "source", "elsewhere"}})
+	if !w.mended(resync, "the event of an edited label was lost") {
+		return
+	}
 	for i, o := range objects {
 		how := []string{"rm-all", "task-rm", "snapshot-rm"}[i%3]
 		if w.crashed(o) {
