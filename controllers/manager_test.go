@@ -193,58 +193,55 @@ func TestACrashBetweenAcceptingARemovalAndCarryingItOutLosesNoRemoval(t *testing
 
 func TestALostStoreDeletesNothingAndNamesTheOrphans(t *testing.T) {
 	play(t, func(t *testing.T, h *house) {
-		h.stop()
-		h.store.accepted = state.Accepted{}
-		h.files.remove("edge.yaml")
+		h.loseEdge()
 		pids := h.pids("kukeon-edge")
 		h.start()
 		h.idle(time.Minute)
 		if diff := cmp.Diff(pids, h.pids("kukeon-edge")); diff != "" {
 			t.Fatalf("a lost store touched the orphans: %s", diff)
 		}
-		orphans := h.Host().Orphans
-		if len(orphans) != 1 || orphans[0].ContainerID != "one" {
-			t.Fatalf("orphans: %+v", orphans)
-		}
-		if _, err := h.Confirm(orphans[0].ID); err != nil {
-			t.Fatal(err)
-		}
-		h.idle(time.Minute)
-		if len(h.pids("kukeon-edge")) != 0 {
-			t.Error("a confirmed orphan still runs")
-		}
+		h.confirmEdge(t)
 	})
+}
+
+// loseEdge stops us, and loses the state and the manifest of edge.
+func (h *house) loseEdge() {
+	h.stop()
+	h.store.accepted = state.Accepted{}
+	h.files.remove("edge.yaml")
+}
+
+// confirmEdge is a person who has the one orphan of edge removed.
+func (h *house) confirmEdge(t *testing.T) {
+	t.Helper()
+	orphans := h.Host().Orphans
+	if len(orphans) != 1 || orphans[0].ContainerID != "one" || orphans[0].Realm != "edge" {
+		t.Fatalf("orphans: %+v", orphans)
+	}
+	if _, err := h.Confirm(orphans[0].ID); err != nil {
+		t.Fatal(err)
+	}
+	h.idle(time.Minute)
+	if len(h.pids("kukeon-edge")) != 0 {
+		t.Error("a confirmed orphan still runs")
+	}
 }
 
 func TestAnOrphanKnowsItsRealmAlsoWhenItsNamespaceDoesNot(t *testing.T) {
 	play(t, func(t *testing.T, h *house) {
-		h.stop()
-		h.store.accepted = state.Accepted{}
-		h.files.remove("edge.yaml")
+		h.loseEdge()
 		if err := h.daemon.SetNamespaceLabel(t.Context(), "kukeon-edge", state.LabelRealm, ""); err != nil {
 			t.Fatal(err)
 		}
 		h.start()
 		h.idle(time.Minute)
-		orphans := h.Host().Orphans
-		if len(orphans) != 1 || orphans[0].Realm != "edge" {
-			t.Fatalf("orphans: %+v", orphans)
-		}
-		if _, err := h.Confirm(orphans[0].ID); err != nil {
-			t.Fatal(err)
-		}
-		h.idle(time.Minute)
-		if len(h.pids("kukeon-edge")) != 0 {
-			t.Error("a confirmed orphan still runs")
-		}
+		h.confirmEdge(t)
 	})
 }
 
 func TestAnOrphanOfNobodyIsNotRemoved(t *testing.T) {
 	play(t, func(t *testing.T, h *house) {
-		h.stop()
-		h.store.accepted = state.Accepted{}
-		h.files.remove("edge.yaml")
+		h.loseEdge()
 		one := containers.Container{ID: "one", Labels: map[string]string{state.LabelRealm: ""}}
 		err := errors.Join(
 			h.daemon.SetNamespaceLabel(t.Context(), "kukeon-edge", state.LabelRealm, ""),
