@@ -21,15 +21,16 @@ const (
 	// MaxFileBytes bounds what a manifest file may cost to read. The largest real ones are some 100 KiB.
 	MaxFileBytes = 1 << 20
 	// maxNodes bounds a document's YAML nodes, also once its aliases are filled in. A node costs 2 to 3 us and 800
-	// bytes, and no file may cost more than 50 ms and 32 MiB. Six hundred containers of eight fields fit.
-	maxNodes = 12_000
+	// bytes, and no file may cost more than 50 ms and 32 MiB, with room for a busy host. Five hundred containers of
+	// eight fields fit.
+	maxNodes = 10_000
 	// maxMarks bounds the bytes that can begin a node, which are counted before a tree is built: the tree
 	// costs some 200 bytes for each.
 	maxMarks = 2 * maxNodes
 	// maxDepth bounds nesting; the format itself needs 9 levels.
 	maxDepth = 64
-	// maxDocuments bounds the documents of a file: a host has hundreds of realms at most.
-	maxDocuments = 1000
+	// maxDocuments bounds the documents of a file: a host has hundreds of realms at most. One costs 50 us.
+	maxDocuments = 500
 	// maxProblems is how many problems of one file are told; whoever has more has one cause.
 	maxProblems = 100
 )

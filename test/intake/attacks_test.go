@@ -111,10 +111,10 @@ func (g *generator) many(turn int) []byte {
 	case 2:
 		b.WriteString(head + "  containers: []\n")
 		line = "---\nkind: Container\nmetadata: {name: c%d}\nspec: {realmId: main, image: web:1}\n"
-		n = min(n, 999)
+		n = min(n, 499)
 	case 3:
 		line = "---\nkind: Realm\nmetadata: {name: r%d}\nspec: {containers: [{id: a, image: web:1}]}\n"
-		n = min(n, 999)
+		n = min(n, 499)
 	}
 	for i := range n {
 		fmt.Fprintf(&b, line, i)
