@@ -34,6 +34,8 @@ var formats = map[string]format{
 	"name":              {pattern: namePattern, check: checkName, length: MaxNameLength},
 	"namespace":         {pattern: namespacePattern, check: checkNamespace, length: MaxNamespaceLength},
 	"image":             {check: func(s string) error { _, err := NormalizeImage(s); return err }},
+	"registry":          {check: func(s string) error { _, err := NormalizeRegistry(s); return err }},
+	"secret":            {check: func(string) error { return nil }}, // what is wrong with it is told without it
 	"path":              {pattern: absolutePattern, check: checkAbsolute},
 	"target":            {pattern: absolutePattern, check: checkTarget},
 	"device":            {pattern: devicePattern, check: checkDevice},

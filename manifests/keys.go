@@ -5,7 +5,7 @@ import "slices"
 // laterKeys are, for each object, the keys of the format that this release does not carry out. They are refused,
 // since a manifest that asks for a probe or a policy must not run without it. The text is what the key asks for.
 var laterKeys = map[string]map[string]string{
-	"RealmSpec": {"registryCredentials": "registry credentials", "network": "networks and egress policies", "egress": "egress policies"},
+	"RealmSpec": {"network": "networks and egress policies", "egress": "egress policies"},
 	"ImageSpec": {"archive": "images from archives"},
 	"ContainerSpec": {
 		"imageRefresh":   "refreshing tags by time",

@@ -86,7 +86,7 @@ func Schema() ([]byte, error) {
 }
 
 // referenceOrder is the order of the objects on the reference page, from the outside in.
-var referenceOrder = []string{"Realm", "Container", "Metadata", "RealmSpec", "ImageSpec", "Defaults", "ContainerDocumentSpec",
+var referenceOrder = []string{"Realm", "Container", "Metadata", "RealmSpec", "RegistryCredential", "ImageSpec", "Defaults", "ContainerDocumentSpec",
 	"ContainerSpec", "VolumeMount", "TmpfsMount", "Capabilities", "Resources", "Logging"}
 
 // Reference returns the manifest reference as Markdown: a table for each object, from the same types as the schema.

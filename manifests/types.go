@@ -85,15 +85,24 @@ const (
 // RealmSpec is what a realm should be. Zero values mean "not written": State, DeletionPolicy and Namespace
 // have their defaults filled in by whoever compiles the manifest.
 type RealmSpec struct {
-	Namespace      string          `json:"namespace,omitempty" jsonschema:"format=namespace" jsonschema_description:"The containerd namespace; unset: made from the realm's name, normally kukeon-NAME."`
-	State          RealmState      `json:"state,omitempty" jsonschema:"enum=Present,enum=Absent,default=Present" jsonschema_description:"Absent is a tombstone: the realm is removed at once, also the last one of a host."`
-	DeletionPolicy DeletionPolicy  `json:"deletionPolicy,omitempty" jsonschema:"enum=Delete,enum=Retain,default=Delete" jsonschema_description:"Retain keeps images and namespace when the realm is removed."`
-	Images         []ImageSpec     `json:"images,omitempty" jsonschema_description:"Present before containers start and kept; also useful without any container."`
-	Defaults       *Defaults       `json:"defaults,omitempty" jsonschema_description:"What containers inherit."`
-	Containers     []ContainerSpec `json:"containers,omitempty" jsonschema_description:"The containers of the realm; write [] to mean none."`
+	Namespace           string               `json:"namespace,omitempty" jsonschema:"format=namespace" jsonschema_description:"The containerd namespace; unset: made from the realm's name, normally kukeon-NAME."`
+	State               RealmState           `json:"state,omitempty" jsonschema:"enum=Present,enum=Absent,default=Present" jsonschema_description:"Absent is a tombstone: the realm is removed at once, also the last one of a host."`
+	DeletionPolicy      DeletionPolicy       `json:"deletionPolicy,omitempty" jsonschema:"enum=Delete,enum=Retain,default=Delete" jsonschema_description:"Retain keeps images and namespace when the realm is removed."`
+	RegistryCredentials []RegistryCredential `json:"registryCredentials,omitempty" jsonschema_description:"Who we are to private registries when this realm's images are pulled."`
+	Images              []ImageSpec          `json:"images,omitempty" jsonschema_description:"Present before containers start and kept; also useful without any container."`
+	Defaults            *Defaults            `json:"defaults,omitempty" jsonschema_description:"What containers inherit."`
+	Containers          []ContainerSpec      `json:"containers,omitempty" jsonschema_description:"The containers of the realm; write [] to mean none."`
 
 	// ContainersDeclared tells an explicit list, the empty one included, from a key that is not there.
 	ContainersDeclared bool `json:"-"`
+}
+
+// RegistryCredential is a user and a password for a registry.
+type RegistryCredential struct {
+	ServerAddress string `json:"serverAddress,omitempty" jsonschema:"format=registry" jsonschema_description:"Host, or host:port, of the registry; unset: that of each image."`
+	Username      string `json:"username" jsonschema:"required" jsonschema_description:"The user, or the name of a token."`
+	Password      string `json:"password,omitempty" jsonschema:"format=secret" jsonschema_description:"The password; a file keeps it out of the manifest. Warned about when everybody may read the manifest."`
+	PasswordFile  string `json:"passwordFile,omitempty" jsonschema:"format=path" jsonschema_description:"File on the host that holds the password; read at each pull, without the white space around it."`
 }
 
 // ImageSpec is an image that a realm wants to have.

@@ -46,6 +46,7 @@ func validateRealm(w *walker, r *Realm) {
 	_, r.Spec.ContainersDeclared = w.lines["spec.containers"]
 	w.labels("metadata.labels", r.Metadata.Labels)
 	w.annotations("metadata.annotations", r.Metadata.Annotations, true)
+	w.credentials(r.Spec.RegistryCredentials)
 	seen := map[string]int{}
 	for i, image := range r.Spec.Images {
 		field := fmt.Sprintf("spec.images[%d].image", i)
@@ -74,6 +75,28 @@ func validateContainerDocument(w *walker, c *Container) {
 		w.problem("spec.id", "%q is not the document's metadata.name %q; write the same in both, or leave the id away", id, c.Metadata.Name)
 	}
 	w.container("spec", c.Spec.ContainerSpec, c.Spec.conflicts(false)) // the defaults stand in another document
+}
+
+// credentials reports what is wrong with a realm's credentials, beyond their fields.
+func (w *walker) credentials(all []RegistryCredential) {
+	seen := map[string]int{}
+	for i, c := range all {
+		field := fmt.Sprintf("spec.registryCredentials[%d]", i)
+		switch host, err := NormalizeRegistry(c.ServerAddress); {
+		case w.broken[field+".serverAddress"]:
+		case c.ServerAddress == "":
+			w.unique(field, "serverAddress", "(that of each image)", seen)
+		case err == nil:
+			w.unique(field+".serverAddress", "serverAddress", host, seen)
+		}
+		switch {
+		case w.broken[field+".password"], w.broken[field+".passwordFile"]:
+		case c.Password == "" && c.PasswordFile == "":
+			w.problem(field, "there is no password; write passwordFile, or password")
+		case c.Password != "" && c.PasswordFile != "":
+			w.problem(field+".password", "is also in passwordFile; keep one of the two")
+		}
+	}
 }
 
 // unique reports a value that stood before, naming both places. Seen maps values to lines.

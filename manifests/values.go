@@ -48,6 +48,21 @@ func NormalizeImage(ref string) (string, error) {
 	return reference.TagNameOnly(named).String(), nil
 }
 
+// NormalizeRegistry returns the host, with its port if it has one, of a registry's address. Docker writes its own
+// registry in several ways, and some of them are URLs.
+func NormalizeRegistry(address string) (string, error) {
+	host := strings.TrimPrefix(strings.TrimPrefix(address, "https://"), "http://")
+	host, _, _ = strings.Cut(host, "/")
+	if host == "index.docker.io" || host == "registry-1.docker.io" {
+		host = "docker.io"
+	}
+	named, err := reference.ParseNormalizedNamed(host + "/name")
+	if err != nil || reference.Domain(named) != host {
+		return "", fmt.Errorf("%q is no registry; write its host, or host:port, such as registry.example.com:5000", clip(address))
+	}
+	return host, nil
+}
+
 // Bytes is a size, written as a plain number or with one of the suffixes of ParseQuantity.
 type Bytes int64
 

@@ -229,6 +229,9 @@ func (w *walker) text(n *yaml.Node, s *jsonschema.Schema, field string) *yaml.No
 		value, tag = octal, "!!str" // Kukeon writes 0755, which YAML reads as octal as well
 	}
 	switch {
+	case s.Format == "secret" && (tag != "!!str" || plain(n) && slices.Contains(rewritten, value)):
+		w.errorf(n, field, "quote it: without quotes YAML does not read it as text")
+		return nil
 	case tag != "!!str" && plain(n) || plain(n) && slices.Contains(rewritten, value):
 		w.errorf(n, field, "quote it: without quotes YAML does not read %s as text; write \"%s\"", clip(value), clip(value))
 		return nil

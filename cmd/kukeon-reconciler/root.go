@@ -22,6 +22,7 @@ const (
 	defaultRunDir     = "/run/kukeon-reconciler"
 	defaultLogDir     = "/var/log/kukeon"
 	defaultTemplate   = "kukeon-{realm}"
+	defaultRegistries = "/etc/containerd/certs.d"
 )
 
 // settings are what every command may be told about the host.
@@ -29,6 +30,7 @@ type settings struct {
 	config, manifests, containerd string
 	stateDir, runDir, logDir      string
 	template, snapshotter         string
+	registryConfig                string
 	color, logLevel, logFormat    string
 }
 
@@ -60,6 +62,7 @@ func (a *app) rootCommand() *cobra.Command {
 	f.StringVar(&s.logDir, "log-dir", defaultLogDir, "logs of the containers")
 	f.StringVar(&s.template, "namespace-template", defaultTemplate, "namespace of a realm that names none")
 	f.StringVar(&s.snapshotter, "snapshotter", "", "containerd's snapshotter (default: the namespace's, else overlayfs)")
+	f.StringVar(&s.registryConfig, "registry-config-dir", defaultRegistries, "<registry>/hosts.toml for mirrors, certificates and plain HTTP")
 	f.StringVar(&s.color, "color", "auto", "colors in tables: auto, always or never")
 	f.StringVar(&s.logLevel, "log-level", "info", "how much run, logd and apply log to stderr: error, info or debug")
 	f.StringVar(&s.logFormat, "log-format", "json", "how they log: json or console")

@@ -45,7 +45,7 @@ func (a *app) newEngine(log logr.Logger, startSlots int) (*engine, error) {
 		return nil, fmt.Errorf("containerd at %s: %w", s.containerd, err)
 	}
 	return &engine{client, ctrd.New(ctrd.Config{
-		Services: client, Snapshotter: s.snapshotter, Boot: boot, Log: log, Now: a.now,
+		Services: client, Snapshotter: s.snapshotter, RegistryConfigDir: s.registryConfig, Boot: boot, Log: log, Now: a.now,
 		VolumesDir: filepath.Join(s.stateDir, "volumes"), FilesDir: filepath.Join(s.runDir, "files"),
 		Output: streams{s.runDir, s.logDir},
 		Slots:  slots{start: apply.NewSlots(startSlots), stop: apply.NewSlots(2 * startSlots)},

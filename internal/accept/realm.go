@@ -189,7 +189,7 @@ func Ended(a state.Accepted, realm state.RealmName, container state.ContainerID)
 func sameRealm(a, b state.Realm) bool {
 	return a.Namespace == b.Namespace && a.Deletion == b.Deletion && a.Suspended == b.Suspended &&
 		a.KeepAlways == b.KeepAlways && maps.Equal(a.Labels, b.Labels) &&
-		slices.EqualFunc(a.Images, b.Images, sameImage) && slices.EqualFunc(a.Containers, b.Containers, sameContainer)
+		slices.Equal(a.Credentials, b.Credentials) && slices.EqualFunc(a.Images, b.Images, sameImage) && slices.EqualFunc(a.Containers, b.Containers, sameContainer)
 }
 
 func sameContainer(a, b state.Container) bool {

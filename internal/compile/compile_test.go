@@ -35,7 +35,9 @@ func TestMeaning(t *testing.T) {
 			for i := range archive.Files {
 				f := &archive.Files[i]
 				if f.Name != "want" {
-					scan.Files = append(scan.Files, manifests.Decode(f.Name, f.Data))
+					file := manifests.Decode(f.Name, f.Data)
+					file.Public = strings.HasPrefix(f.Name, "public")
+					scan.Files = append(scan.Files, file)
 					continue
 				}
 				got := show(t, Compile(scan, Options{}, nil, "owner", state.Accepted{}))

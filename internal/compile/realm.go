@@ -41,6 +41,7 @@ func (c *compiler) build(d *draft) {
 		return // what goes, and how, was accepted before
 	}
 	d.realm.Deletion = cmp.Or(d.realm.Deletion, state.DeletePolicy)
+	c.credentials(d)
 	c.images(d)
 	c.containers(d)
 	c.vanishedContainers(d)
@@ -71,6 +72,30 @@ func (c *compiler) twice(d *draft) {
 			}
 		}
 		c.refuse(head, "metadata.name", fmt.Sprintf("realm %q is also declared at %s; keep one", d.name, strings.Join(others, " and ")))
+	}
+}
+
+// credentials collects who the realm is to registries. A password that everybody can read is warned about.
+func (c *compiler) credentials(d *draft) {
+	head := d.heads[0]
+	for i, from := range head.Realm.Spec.RegistryCredentials {
+		field := fmt.Sprintf("spec.registryCredentials[%d].password", i)
+		if from.Password != "" && c.public[head.File] {
+			c.problems = append(c.problems, manifests.Problem{
+				Position: head.At(field), Field: field, Severity: manifests.Warning,
+				Message: "everybody on this host can read this password; `chmod o-r` the file, or write passwordFile",
+			})
+		}
+		server := from.ServerAddress
+		if server != "" {
+			var err error
+			if server, err = manifests.NormalizeRegistry(server); err != nil {
+				c.refuse(head, fmt.Sprintf("spec.registryCredentials[%d].serverAddress", i), err.Error())
+			}
+		}
+		d.realm.Credentials = append(d.realm.Credentials, state.Credential{
+			Server: server, Username: from.Username, Password: state.Secret(from.Password), PasswordFile: from.PasswordFile,
+		})
 	}
 }
 

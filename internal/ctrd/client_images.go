@@ -4,19 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
-	"github.com/containerd/containerd/v2/core/remotes"
-	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
-	"github.com/containerd/log"
 	"github.com/containerd/platforms"
 	"github.com/opencontainers/image-spec/identity"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"github.com/sirupsen/logrus"
 )
 
 // keepLabels is an image store in which a pull over a record that exists leaves that record's labels alone: the
@@ -79,32 +74,6 @@ func (c *Client) ImageConfig(ctx context.Context, ns, ref string) (ocispec.Image
 		return ocispec.Image{}, "", fmt.Errorf("config of %s: %w", ref, err)
 	}
 	return config, identity.ChainID(config.RootFS.DiffIDs).String(), nil
-}
-
-// Pull implements Services. It only asks for what the host's platform needs.
-func (c *Client) Pull(ctx context.Context, ns, ref string, labels map[string]string) (images.Image, error) {
-	// The library logs what it returns as an error anyway.
-	ctx = log.WithLogger(ctx, logrus.NewEntry(&logrus.Logger{Out: io.Discard}))
-	image, err := c.client.Pull(namespaces.WithNamespace(ctx, ns), ref,
-		containerd.WithResolver(c.resolver()),
-		containerd.WithPlatformMatcher(platforms.Default()),
-		containerd.WithPullLabels(labels))
-	if err != nil {
-		return images.Image{}, err
-	}
-	return image.Metadata(), nil
-}
-
-// resolver asks registries anonymously, those on this host in plain HTTP. Each pull has its own, so that a token never
-// outlives it.
-func (c *Client) resolver() remotes.Resolver {
-	return docker.NewResolver(docker.ResolverOptions{
-		Hosts: docker.ConfigureDefaultRegistries(
-			docker.WithClient(c.registry),
-			docker.WithAuthorizer(docker.NewDockerAuthorizer(docker.WithAuthClient(c.registry))),
-			docker.WithPlainHTTP(docker.MatchLocalhost),
-		),
-	})
 }
 
 // Unpack implements Services.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"strings"
 	"time"
 
@@ -14,7 +13,6 @@ import (
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/events"
 	"github.com/containerd/containerd/v2/core/leases"
-	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/containerd/v2/defaults"
 	"github.com/containerd/containerd/v2/pkg/dialer"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
@@ -35,9 +33,8 @@ const (
 
 // Client is a real containerd. It is made by Dial.
 type Client struct {
-	conn     *grpc.ClientConn
-	client   *containerd.Client
-	registry *http.Client
+	conn   *grpc.ClientConn
+	client *containerd.Client
 }
 
 var _ Services = (*Client)(nil)
@@ -65,14 +62,11 @@ func Dial(address string, options ...grpc.DialOption) (*Client, error) {
 		_ = conn.Close() // nothing was sent on it
 		return nil, err
 	}
-	return &Client{conn: conn, client: client, registry: &http.Client{Transport: docker.DefaultHTTPTransport(nil)}}, nil
+	return &Client{conn: conn, client: client}, nil
 }
 
 // Close ends the connection and everything that is under way on it.
-func (c *Client) Close() error {
-	c.registry.CloseIdleConnections()
-	return c.conn.Close()
-}
+func (c *Client) Close() error { return c.conn.Close() }
 
 // ServerID implements Services.
 func (c *Client) ServerID(ctx context.Context) (string, error) {

@@ -2,21 +2,13 @@ package ctrd
 
 import (
 	"context"
-	"crypto/tls"
-	"errors"
-	"fmt"
 	"maps"
-	"net/http"
 	"strings"
-	"time"
 
 	"github.com/containerd/containerd/v2/core/images"
-	"github.com/containerd/containerd/v2/core/remotes/docker"
-	remoteserrors "github.com/containerd/containerd/v2/core/remotes/errors"
 	"github.com/containerd/errdefs"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"kukeon.io/kukeon-reconciler/internal/outcome"
 	"kukeon.io/kukeon-reconciler/internal/plan"
 	"kukeon.io/kukeon-reconciler/internal/state"
 )
@@ -86,104 +78,6 @@ func (h *Host) image(ctx context.Context, ns state.Namespace, ref string) (image
 	return look(ctx, "reading image "+ref, func(ctx context.Context) (images.Image, error) {
 		return h.svc.Image(ctx, string(ns), ref)
 	})
-}
-
-// pull fetches and unpacks an image; content that is missing of one that is there is fetched again. What was fetched by
-// a pull that failed stays under its lease, and the next one goes on from there.
-func (h *Host) pull(ctx context.Context, at target, op plan.Pull) error {
-	_, err := h.image(ctx, at.ns, op.Ref)
-	present := err == nil
-	if err != nil && !errdefs.IsNotFound(err) {
-		return err
-	}
-	owner, err := h.Owner(ctx)
-	if err != nil {
-		return err
-	}
-	leased, release, err := h.leases.acquire(ctx, at.ns, leaseID(at.realm, "pull", op.Ref), state.PullLease, true)
-	if err != nil {
-		return err
-	}
-	asks := !present || op.Refresh
-	if asks {
-		err = h.fetch(leased, at, op.Ref, owner)
-		if err != nil && present && ctx.Err() == nil && !outcome.IsUnavailable(err) {
-			h.cfg.Log.V(1).Info("tag could not be looked up; the local image serves", "image", op.Ref, "error", err.Error())
-			err = nil
-		}
-		if err == nil {
-			h.mirror(at.ns).sawRegistry(op.Ref, h.cfg.Now())
-		}
-	}
-	if err == nil {
-		err = h.unpackUnderLease(leased, at.ns, op.Ref)
-	}
-	if errdefs.IsNotFound(err) && !asks { // the record is there, and content that it leads to is gone
-		if err = h.fetch(leased, at, op.Ref, owner); err == nil {
-			err = h.unpackUnderLease(leased, at.ns, op.Ref)
-		}
-	}
-	h.ended(at.ns, release(err != nil))
-	return err
-}
-
-// fetch asks the registry. It has no deadline but the lease's: slow links take hours.
-func (h *Host) fetch(ctx context.Context, at target, ref string, owner state.Owner) error {
-	bounded, cancel := context.WithTimeout(ctx, state.PullLease)
-	defer cancel()
-	labels := map[string]string{state.LabelOwner: string(owner), state.LabelRealm: string(at.realm)}
-	_, err := h.svc.Pull(bounded, string(at.ns), ref, labels)
-	switch {
-	case err == nil:
-		return nil
-	case ctx.Err() != nil:
-		return ctx.Err()
-	case errdefs.IsUnavailable(err):
-		return &outcome.Unavailable{Err: err}
-	}
-	return pullError(at.realm, ref, err, h.Remedy(ctx, at.realm, at.ns, ref))
-}
-
-// Remedy is the command that brings an image in from another namespace of this host; empty when none has it.
-func (h *Host) Remedy(ctx context.Context, realm state.RealmName, ns state.Namespace, ref string) string {
-	others, err := h.locate(ctx, ref, ns)
-	if err != nil || len(others) == 0 {
-		return ""
-	}
-	return fmt.Sprintf("it is in namespace %s: `kukeon-reconciler images copy --from %[1]s --to %[2]s %[3]s`", others[0], realm, ref)
-}
-
-// pullError tells what a person can do about a pull that failed. remedy may be empty.
-func pullError(realm state.RealmName, ref string, err error, remedy string) error {
-	byHand := fmt.Sprintf("import it with `kukeon-reconciler images import -r %s FILE`", realm)
-	stalled := func(why, otherwise string) error {
-		if remedy == "" {
-			remedy = otherwise
-		}
-		return &outcome.Stalled{Why: why, Remedy: remedy, Err: err}
-	}
-	status := 0
-	if s := (remoteserrors.ErrUnexpectedStatus{}); errors.As(err, &s) {
-		status = s.StatusCode
-	}
-	switch {
-	case status == http.StatusNotFound, errdefs.IsNotFound(err):
-		return stalled("image "+ref+" does not exist in its registry", "push it there, or "+byHand)
-	case status == http.StatusUnauthorized, status == http.StatusForbidden, errors.Is(err, docker.ErrInvalidAuthorization):
-		return stalled("the registry does not give image "+ref+" to anonymous pulls", byHand)
-	case errors.As(err, new(*tls.CertificateVerificationError)), errors.As(err, new(tls.RecordHeaderError)):
-		return stalled("the registry of image "+ref+" cannot be trusted", "give the host its certificate")
-	case remedy != "":
-		return fmt.Errorf("pulling %s: %w; %s", ref, err, remedy)
-	}
-	return fmt.Errorf("pulling %s: %w", ref, err)
-}
-
-// sawRegistry notes that the registry was asked about a tag.
-func (m *mirror) sawRegistry(ref string, now time.Time) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.lookedUp[ref] = now
 }
 
 // unpack makes an image usable that somebody imported without unpacking it.

@@ -24,6 +24,8 @@ type Config struct {
 	// Snapshotter is used for every namespace; empty means what the namespace's label
 	// containerd.io/defaults/snapshotter says, else overlayfs.
 	Snapshotter string
+	// RegistryConfigDir holds <registry>/hosts.toml, as containerd's certs.d does; empty: there is none.
+	RegistryConfigDir string
 	// Boot identifies this boot of the host.
 	Boot string
 	// VolumesDir holds <realm>/<name> of every volume mount, made on demand and never removed here.

@@ -57,7 +57,7 @@ func newReal(t *testing.T, version string) *realHost {
 	r.dir = t.TempDir()
 	r.host = ctrd.New(ctrd.Config{
 		Services: client, Boot: "boot-1", VolumesDir: filepath.Join(r.dir, "volumes"), FilesDir: filepath.Join(r.dir, "files"),
-		Output: files(r.dir), Log: logr.Discard(),
+		Output: files(r.dir), RegistryConfigDir: filepath.Join(r.dir, "certs.d"), Log: logr.Discard(),
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)

@@ -54,9 +54,9 @@ type Services interface {
 	// ImageConfig returns the config for this host's platform and the chain ID of its layers. NotFound: content is
 	// missing.
 	ImageConfig(ctx context.Context, ns, ref string) (ocispec.Image, string, error)
-	// Pull fetches an image under the lease in ctx and writes its record with the labels; it does not unpack.
-	// A record that exists keeps its labels.
-	Pull(ctx context.Context, ns, ref string, labels map[string]string) (images.Image, error)
+	// Pull fetches an image under the lease in ctx and writes its record; it does not unpack. NotFound means that the
+	// registry does not have it, or with ErrIncomplete not all of it; *PlatformError that it is not made for this host.
+	Pull(ctx context.Context, ns, ref string, o PullOptions) (images.Image, error)
 	// Unpack makes the image's chain of snapshots, under the lease in ctx.
 	Unpack(ctx context.Context, ns, ref, snapshotter string) error
 
@@ -69,6 +69,16 @@ type Services interface {
 	Leases(ctx context.Context, ns string) ([]leases.Lease, error)
 	CreateLease(ctx context.Context, ns, id string, expires time.Duration) error
 	DeleteLease(ctx context.Context, ns, id string) error
+}
+
+// PullOptions say how an image is pulled.
+type PullOptions struct {
+	// Labels are those of a record that the pull makes; one that exists keeps its own.
+	Labels map[string]string
+	// HostsDir holds <registry>/hosts.toml, as containerd's certs.d does; empty: there is none.
+	HostsDir string
+	// Login returns who we are to a registry, by the host that is asked; no user means nobody. nil: nobody anywhere.
+	Login func(host string) (user, password string, err error)
 }
 
 // TaskInfo is a task as the daemon tells it. Status is one of state.TaskStatus's words.

@@ -18,6 +18,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/identity"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"kukeon.io/kukeon-reconciler/internal/ctrd"
 )
 
 // Image is what an image is made of. Two images that are equal in all but Process have the same digest.
@@ -239,7 +241,7 @@ func (d *Daemon) ImageConfig(ctx context.Context, ns, ref string) (ocispec.Image
 }
 
 // Pull implements ctrd.Services.
-func (d *Daemon) Pull(ctx context.Context, ns, ref string, labels map[string]string) (images.Image, error) {
+func (d *Daemon) Pull(ctx context.Context, ns, ref string, o ctrd.PullOptions) (images.Image, error) {
 	return writeResult(ctx, d, "Pull", ns, ref, func() (images.Image, error) {
 		n, err := d.open(ns)
 		if err != nil {
@@ -267,7 +269,7 @@ func (d *Daemon) Pull(ctx context.Context, ns, ref string, labels map[string]str
 			return images.Image{}, err
 		}
 		d.addContent(n, l, fetched)
-		return d.putImage(ns, n, ref, fetched, labels)
+		return d.putImage(ns, n, ref, fetched, o.Labels)
 	})
 }
 

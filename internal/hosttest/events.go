@@ -47,7 +47,7 @@ var eventCases = []testCase{
 		h.ok(h.DeleteContainer(h.ctx, h.ns, "c"))
 		h.ok(h.RemoveSnapshot(h.ctx, h.ns, Snapshotter, "s"))
 		ref := h.subject.Remote(h.T)
-		_, err = h.Pull(h.lease("l"), h.ns, ref, nil)
+		_, err = h.Pull(h.lease("l"), h.ns, ref, ctrd.PullOptions{})
 		h.ok(err)
 		h.ok(h.UpdateImageLabels(h.ctx, h.ns, ref, map[string]string{"a": "b"}))
 		h.ok(h.DeleteLease(h.ctx, h.ns, "l"))
@@ -68,7 +68,7 @@ var eventCases = []testCase{
 	}},
 	{"unpacking is told as snapshots", func(h *host) {
 		ref := h.subject.Remote(h.T)
-		_, err := h.Pull(h.lease("l"), h.ns, ref, nil)
+		_, err := h.Pull(h.lease("l"), h.ns, ref, ctrd.PullOptions{})
 		h.ok(err)
 		w := h.watch()
 		h.ok(h.Unpack(h.lease("l"), h.ns, ref, Snapshotter))

@@ -6,6 +6,8 @@ import (
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/image-spec/identity"
+
+	"kukeon.io/kukeon-reconciler/internal/ctrd"
 )
 
 var imageCases = []testCase{
@@ -33,7 +35,7 @@ var imageCases = []testCase{
 	{"a pull writes the record with our labels and unpacks nothing", func(h *host) {
 		ref := h.subject.Remote(h.T)
 		labels := map[string]string{"reconciler.kukeon.io/owner": "me"}
-		pulled, err := h.Pull(h.lease("l"), h.ns, ref, labels)
+		pulled, err := h.Pull(h.lease("l"), h.ns, ref, ctrd.PullOptions{Labels: labels})
 		h.ok(err)
 		got, err := h.Image(h.ctx, h.ns, ref)
 		h.ok(err)
@@ -48,9 +50,9 @@ var imageCases = []testCase{
 	{"a pull over a record that exists keeps its labels", func(h *host) {
 		ref := h.subject.Remote(h.T)
 		theirs := map[string]string{"theirs": "1"}
-		_, err := h.Pull(h.lease("l"), h.ns, ref, theirs)
+		_, err := h.Pull(h.lease("l"), h.ns, ref, ctrd.PullOptions{Labels: theirs})
 		h.ok(err)
-		pulled, err := h.Pull(h.lease("l"), h.ns, ref, map[string]string{"reconciler.kukeon.io/owner": "me"})
+		pulled, err := h.Pull(h.lease("l"), h.ns, ref, ctrd.PullOptions{Labels: map[string]string{"reconciler.kukeon.io/owner": "me"}})
 		h.ok(err)
 		got, err := h.Image(h.ctx, h.ns, ref)
 		h.ok(err)
@@ -62,19 +64,19 @@ var imageCases = []testCase{
 	}},
 	{"a pull of what the registry does not have is NotFound and leaves no record", func(h *host) {
 		ref := h.subject.Remote(h.T) + "-not-there"
-		_, err := h.Pull(h.lease("l"), h.ns, ref, nil)
+		_, err := h.Pull(h.lease("l"), h.ns, ref, ctrd.PullOptions{})
 		h.is("NotFound", err)
 		_, err = h.Image(h.ctx, h.ns, ref)
 		h.is("NotFound", err)
 	}},
 	{"a pull from a registry that does not answer is a plain error", func(h *host) {
-		_, err := h.Pull(h.lease("l"), h.ns, "127.0.0.1:1/none:1", nil)
+		_, err := h.Pull(h.lease("l"), h.ns, "127.0.0.1:1/none:1", ctrd.PullOptions{})
 		h.is("plain", err)
 	}},
 	{"it is unpacked as often as one likes, and every snapshot stays", func(h *host) {
 		ref := h.subject.Remote(h.T)
 		ctx := h.lease("l")
-		_, err := h.Pull(ctx, h.ns, ref, nil)
+		_, err := h.Pull(ctx, h.ns, ref, ctrd.PullOptions{})
 		h.ok(err)
 		h.ok(h.Unpack(ctx, h.ns, ref, Snapshotter))
 		before, err := h.Snapshots(h.ctx, h.ns, Snapshotter)

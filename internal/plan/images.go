@@ -36,15 +36,18 @@ func (d *differ) image(ref string, policy state.PullPolicy, origin state.Origin,
 		return false
 	}
 	d.images[ref] = true
+	pull := func(why Reason, refresh bool) {
+		d.do(Pull{base{why}, ref, refresh, d.want.Realm.Credentials})
+	}
 	switch {
 	case usable:
-		d.do(Pull{base{Reason{ReasonRefresh, "imagePullPolicy Always: the tag is looked up", origin}}, ref, true})
+		pull(Reason{ReasonRefresh, "imagePullPolicy Always: the tag is looked up", origin}, true)
 	case unpackable:
 		d.do(Unpack{base{Reason{ReasonMissing, "image is there and not unpacked", origin}}, ref})
 	case there:
-		d.do(Pull{base{Reason{ReasonDrift, "content of the image is missing", origin}}, ref, false})
+		pull(Reason{ReasonDrift, "content of the image is missing", origin}, false)
 	default:
-		d.do(Pull{base{Reason{ReasonMissing, "image missing", origin}}, ref, false})
+		pull(Reason{ReasonMissing, "image missing", origin}, false)
 	}
 	return false
 }

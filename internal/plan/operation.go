@@ -78,6 +78,8 @@ type Pull struct {
 	base
 	Ref     string
 	Refresh bool
+	// Credentials are the realm's, for whichever registry serves the image.
+	Credentials []state.Credential
 }
 
 // Object implements Operation.

@@ -130,28 +130,29 @@ func (r *Reader) load(top *os.Root, c candidate, o owners) (cached, error) {
 	if err != nil {
 		return cached{}, err
 	}
-	fresh := cached{version: now, digest: sha256.Sum256(data), doubtful: r.age(now) < timestampDoubt}
+	fresh := cached{version: now.version, digest: sha256.Sum256(data), doubtful: r.age(now.version) < timestampDoubt}
 	if ok && known.digest == fresh.digest {
 		fresh.file = known.file
 	} else {
 		fresh.file = r.decode(c.path, data)
 	}
+	fresh.file.Public = now.mode.Perm()&0o004 != 0
 	return fresh, nil
 }
 
 // readSettled reads an open file between two equal stats, while nobody has it open for writing.
-func (r *Reader) readSettled(f *os.File, path string, o owners) ([]byte, version, error) {
+func (r *Reader) readSettled(f *os.File, path string, o owners) ([]byte, stat, error) {
 	before, err := f.Stat()
 	if err != nil {
-		return nil, version{}, err
+		return nil, stat{}, err
 	}
-	was := statOf(before).version
-	if err := o.admit(statOf(before)); err != nil {
+	was := statOf(before)
+	if err := o.admit(was); err != nil {
 		return nil, was, err
 	}
 	switch err := r.lease(f); {
 	case errors.Is(err, errNoLease):
-		if !r.quiet(path, was) {
+		if !r.quiet(path, was.version) {
 			return nil, was, errUnsettled
 		}
 	case err != nil:
@@ -167,7 +168,7 @@ func (r *Reader) readSettled(f *os.File, path string, o owners) ([]byte, version
 	if err != nil {
 		return nil, was, err
 	}
-	if statOf(after).version != was || int64(len(data)) != was.size {
+	if statOf(after).version != was.version || int64(len(data)) != was.size {
 		return nil, was, errUnsettled
 	}
 	return data, was, nil

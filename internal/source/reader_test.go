@@ -349,3 +349,15 @@ func BenchmarkReadUnchanged(b *testing.B) {
 		}
 	}
 }
+
+func TestAFileThatEverybodyCanReadIsSaidToBePublic(t *testing.T) {
+	root := t.TempDir()
+	write(t, root+"/a.yaml", "a")
+	r := testReader(root)
+	for _, mode := range []os.FileMode{0o600, 0o644, 0o640} {
+		must(t, os.Chmod(root+"/a.yaml", mode))
+		if scan := r.Read(t.Context()); len(scan.Files) != 1 || scan.Files[0].Public != (mode == 0o644) {
+			t.Errorf("%04o: %+v", mode, scan.Files)
+		}
+	}
+}

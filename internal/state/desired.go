@@ -34,6 +34,8 @@ type Realm struct {
 	Labels     map[string]string `json:"labels,omitempty"` // of the namespace
 	// Images are wanted in the namespace even when no container needs them. Sorted, no reference twice.
 	Images []Image `json:"images,omitempty"`
+	// Credentials open private registries to the realm's pulls, in the order of the manifest.
+	Credentials []Credential `json:"credentials,omitempty"`
 	// Containers are sorted by ID.
 	Containers []Container `json:"containers"`
 	Origin     Origin      `json:"origin"`
@@ -47,6 +49,24 @@ type Image struct {
 	Policy PullPolicy `json:"policy"`
 	Origin Origin     `json:"origin"`
 }
+
+// Credential is a user and a password for a registry.
+type Credential struct {
+	Server   string `json:"server,omitempty"` // host[:port]; empty: the registry of each image
+	Username string `json:"username"`
+	// Password, or PasswordFile with the absolute path of a file that holds it.
+	Password     Secret `json:"password,omitempty"`
+	PasswordFile string `json:"passwordFile,omitempty"`
+}
+
+// Secret is a text that is stored and never printed.
+type Secret string
+
+// String implements fmt.Stringer and tells nothing.
+func (Secret) String() string { return "(secret)" }
+
+// GoString implements fmt.GoStringer and tells nothing.
+func (Secret) GoString() string { return "(secret)" }
 
 // Container is one container of a realm.
 type Container struct {

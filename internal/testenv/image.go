@@ -3,6 +3,7 @@ package testenv
 import (
 	"archive/tar"
 	"bytes"
+	"crypto/rand"
 	"fmt"
 	"io"
 	"os"
@@ -14,6 +15,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
@@ -103,3 +105,52 @@ var busyboxLayer = sync.OnceValues(func() (v1.Layer, error) {
 		return io.NopCloser(bytes.NewReader(buf.Bytes())), nil
 	}, tarball.WithMediaType(types.OCILayer), tarball.WithCompressedCaching)
 })
+
+// RandomImage is an image for this host with so many layers, each of a file of random bytes of the size; it has a digest
+// of its own at every call, and nothing to run.
+func RandomImage(size, layers int) v1.Image {
+	img := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
+	file, err := img.ConfigFile()
+	if err == nil {
+		file = file.DeepCopy()
+		file.Architecture, file.OS = runtime.GOARCH, "linux"
+		img, err = mutate.ConfigFile(img, file)
+	}
+	if err != nil {
+		panic(fmt.Sprintf("building a random image: %v", err))
+	}
+	return Unique(img, size, layers)
+}
+
+// Unique returns the image with so many layers more, each of a file of random bytes of the size: content that no
+// containerd has yet.
+func Unique(img v1.Image, size, layers int) v1.Image {
+	for n := range layers {
+		data := make([]byte, size)
+		_, _ = rand.Read(data) // never fails
+		layer, err := oneFile(fmt.Sprintf("random-%d", n), data)
+		if err == nil {
+			img, err = mutate.AppendLayers(img, layer)
+		}
+		if err != nil {
+			panic(fmt.Sprintf("building a random image: %v", err))
+		}
+	}
+	return img
+}
+
+// oneFile is a layer, not compressed, with one file.
+func oneFile(name string, data []byte) (v1.Layer, error) {
+	var buf bytes.Buffer
+	w := tar.NewWriter(&buf)
+	if err := w.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: int64(len(data)), Typeflag: tar.TypeReg}); err != nil {
+		return nil, err
+	}
+	if _, err := w.Write(data); err != nil {
+		return nil, err
+	}
+	if err := w.Close(); err != nil {
+		return nil, err
+	}
+	return static.NewLayer(buf.Bytes(), types.OCIUncompressedLayer), nil
+}

@@ -12,6 +12,8 @@ import (
 	"github.com/containerd/typeurl/v2"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/protobuf/types/known/anypb"
+
+	"kukeon.io/kukeon-reconciler/internal/ctrd"
 )
 
 type action = func(ctx context.Context, s *Side) (string, error)
@@ -194,7 +196,7 @@ var imageKinds = []kind{
 
 func pull(ns, ref string, labels map[string]string) (string, action) {
 	return ns + " " + ref + brief(labels), func(ctx context.Context, s *Side) (string, error) {
-		return shown(s.Pull(ctx, s.in(ns), s.Refs[ref], labels))(s.printImage)
+		return shown(s.Pull(ctx, s.in(ns), s.Refs[ref], ctrd.PullOptions{Labels: labels}))(s.printImage)
 	}
 }
 

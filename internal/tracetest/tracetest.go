@@ -112,7 +112,7 @@ func (s *Side) Learn(ctx context.Context, ns string) (map[string]string, error) 
 	}
 	ctx = leases.WithLease(ctx, "learn")
 	for _, name := range []string{"A", "B"} {
-		image, err := s.Pull(ctx, ns, s.Refs[name], nil)
+		image, err := s.Pull(ctx, ns, s.Refs[name], ctrd.PullOptions{})
 		if err != nil {
 			return nil, err
 		}
