@@ -57,10 +57,10 @@ func newHouse(t *testing.T) *house {
 
 // start runs a new manager, as a new process would: nothing but store, directory and containerd is carried over.
 func (h *house) start() {
-	slots := map[ctrd.SlotKind]*apply.Slots{ctrd.SlotStart: apply.NewSlots(4), ctrd.SlotStop: apply.NewSlots(4)}
+	slots := map[ctrd.SlotKind]ctrd.Slots{ctrd.SlotStart: apply.NewSlots(4), ctrd.SlotStop: apply.NewSlots(4), ctrd.SlotPull: apply.NewSlots(2)}
 	h.host = ctrd.New(ctrd.Config{
 		Services: h.daemon, Boot: h.boot, VolumesDir: h.t.TempDir(), FilesDir: h.t.TempDir(),
-		Machine: ctrd.NoMachine{}, Slots: slotsOf(slots), Log: logr.Discard(),
+		Machine: ctrd.NoMachine{}, Slots: slots, Log: logr.Discard(),
 	})
 	host := controllers.Host(h.host)
 	if h.over != nil {
@@ -110,14 +110,6 @@ func (h *house) pids(ns string) map[string]uint32 {
 		}
 	}
 	return out
-}
-
-func slotsOf(kinds map[ctrd.SlotKind]*apply.Slots) ctrd.Slots { return slots(kinds) }
-
-type slots map[ctrd.SlotKind]*apply.Slots
-
-func (s slots) Acquire(ctx context.Context, ns state.Namespace, kind ctrd.SlotKind) (func(), error) {
-	return s[kind].Acquire(ctx, ns)
 }
 
 // realm is a manifest with containers of image web:1, one a name.

@@ -29,6 +29,7 @@ type runFlags struct {
 	accept         accept.Settings
 	logRetention   time.Duration
 	startSlots     int
+	pullSlots      int
 }
 
 func (a *app) runCommand() *cobra.Command {
@@ -47,6 +48,7 @@ func (a *app) runCommand() *cobra.Command {
 	f.BoolVar(&o.accept.AllowEmpty, "allow-empty", false, "hold no removal, not even that of the last realm")
 	f.DurationVar(&o.logRetention, "log-retention", 7*24*time.Hour, "how long logs of removed containers stay")
 	f.IntVar(&o.startSlots, "start-slots", 0, "how many containers are started at once (default: 2 x cores)")
+	f.IntVar(&o.pullSlots, "pull-slots", defaultPulls, "how many images are fetched at once")
 	return cmd
 }
 
@@ -63,6 +65,9 @@ func (o runFlags) check() error {
 	}
 	if o.startSlots < 0 {
 		return usage("--start-slots %d: it is not negative", o.startSlots)
+	}
+	if o.pullSlots < 1 {
+		return usage("--pull-slots %d: it is at least 1", o.pullSlots)
 	}
 	return nil
 }
@@ -101,7 +106,7 @@ func (a *app) run(ctx context.Context, o runFlags) (err error) {
 	if err != nil {
 		return err
 	}
-	eng, err := a.newEngine(log, o.startSlots)
+	eng, err := a.newEngine(log, o.startSlots, o.pullSlots)
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}

@@ -29,9 +29,13 @@ type engine struct {
 	host   *ctrd.Host
 }
 
+// defaultPulls is how many images are fetched at once: a slow registry leaves room for another one, and a fast one fills
+// the line alone.
+const defaultPulls = 2
+
 // newEngine connects lazily: containerd need not be there yet. startSlots is how many containers are started at once,
 // 0 for twice the cores: half of a start is waiting for the disk and for runc.
-func (a *app) newEngine(log logr.Logger, startSlots int) (*engine, error) {
+func (a *app) newEngine(log logr.Logger, startSlots, pullSlots int) (*engine, error) {
 	s := a.settings
 	if startSlots == 0 {
 		startSlots = 2 * runtime.NumCPU()
@@ -48,7 +52,9 @@ func (a *app) newEngine(log logr.Logger, startSlots int) (*engine, error) {
 		Services: client, Snapshotter: s.snapshotter, RegistryConfigDir: s.registryConfig, Boot: boot, Log: log, Now: a.now,
 		VolumesDir: filepath.Join(s.stateDir, "volumes"), FilesDir: filepath.Join(s.runDir, "files"),
 		Output: streams{s.runDir, s.logDir},
-		Slots:  slots{start: apply.NewSlots(startSlots), stop: apply.NewSlots(2 * startSlots)},
+		Slots: map[ctrd.SlotKind]ctrd.Slots{
+			ctrd.SlotStart: apply.NewSlots(startSlots), ctrd.SlotStop: apply.NewSlots(2 * startSlots), ctrd.SlotPull: apply.NewSlots(pullSlots),
+		},
 	})}, nil
 }
 
@@ -62,17 +68,6 @@ func bootID(runDir string) (string, error) {
 		return "", fmt.Errorf("which boot is this: %w", err)
 	}
 	return store.Boot(runDir, strings.TrimSpace(string(kernel)))
-}
-
-// slots keeps starts and stops from waiting for each other: it is ctrd's Slots.
-type slots struct{ start, stop *apply.Slots }
-
-// Acquire implements ctrd.Slots.
-func (s slots) Acquire(ctx context.Context, ns state.Namespace, kind ctrd.SlotKind) (func(), error) {
-	if kind == ctrd.SlotStop {
-		return s.stop.Acquire(ctx, ns)
-	}
-	return s.start.Acquire(ctx, ns)
 }
 
 // closing closes at the end of a function, and adds what goes wrong to its error.
@@ -189,7 +184,7 @@ func (a *app) applyOnce(ctx context.Context, scan manifests.Scan, opts controlle
 		return nil, nil, err
 	}
 	defer closing(kept, &err)
-	eng, err := a.newEngine(log, 0)
+	eng, err := a.newEngine(log, 0, defaultPulls)
 	if err != nil {
 		return nil, nil, err
 	}

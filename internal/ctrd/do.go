@@ -168,14 +168,21 @@ func (h *Host) ours(ctx context.Context, object string, owner state.Owner) error
 
 // slot runs one call inside a slot.
 func (h *Host) slot(ctx context.Context, ns state.Namespace, kind SlotKind, what string, call func(context.Context) error) error {
-	if h.cfg.Slots != nil {
-		release, err := h.cfg.Slots.Acquire(ctx, ns, kind)
-		if err != nil {
-			return err
-		}
-		defer release()
+	release, err := h.acquire(ctx, ns, kind)
+	if err != nil {
+		return err
 	}
+	defer release()
 	return change(ctx, what, call)
+}
+
+// acquire waits for a slot of the kind, and returns how to give it back.
+func (h *Host) acquire(ctx context.Context, ns state.Namespace, kind SlotKind) (release func(), err error) {
+	slots := h.cfg.Slots[kind]
+	if slots == nil {
+		return func() {}, nil
+	}
+	return slots.Acquire(ctx, ns)
 }
 
 // refusedPrefixes begin the labels on which other programs act, some of them as root; nothing but our own code may

@@ -53,10 +53,21 @@ func (h *Host) pull(ctx context.Context, at target, op plan.Pull) error {
 
 // fetch asks the registry. It has no deadline but the lease's: slow links take hours.
 func (h *Host) fetch(ctx context.Context, at target, op plan.Pull, owner state.Owner) error {
+	// What another realm is fetching just now is found in containerd afterwards.
+	done, err := h.pulls.take(ctx, op.Ref)
+	if err != nil {
+		return err
+	}
+	defer done()
+	release, err := h.acquire(ctx, at.ns, SlotPull)
+	if err != nil {
+		return err
+	}
+	defer release()
 	bounded, cancel := context.WithTimeout(ctx, state.PullLease)
 	defer cancel()
 	login := &login{registry: registryOf(op.Ref), credentials: op.Credentials}
-	_, err := h.svc.Pull(bounded, string(at.ns), op.Ref, PullOptions{
+	_, err = h.svc.Pull(bounded, string(at.ns), op.Ref, PullOptions{
 		Labels:   map[string]string{state.LabelOwner: string(owner), state.LabelRealm: string(at.realm)},
 		HostsDir: h.cfg.RegistryConfigDir, Login: login.at,
 	})

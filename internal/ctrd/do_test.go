@@ -493,6 +493,39 @@ func TestContentThatIsMissingOfAnImageIsFetchedAgain(t *testing.T) {
 	})
 }
 
+func TestOneReferenceIsFetchedOnceAtATimeWhoeverWantsIt(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		r := newRig(t, fakectrd.Options{})
+		r.settle()
+		const delay = 10 * time.Second
+		r.Registry.SetDelay(delay)
+		pull := func(ctx context.Context, ns state.Namespace, ref string, ended chan<- time.Duration) {
+			must(t, r.CreateNamespace(t.Context(), string(ns), nil))
+			began := time.Now()
+			go func() {
+				_ = r.host.Do(ctx, ns, realm, plan.Pull{Ref: ref, Refresh: true}) // that it ends is enough
+				ended <- time.Since(began)
+			}()
+			synctest.Wait()
+		}
+		short, cancel := context.WithTimeout(t.Context(), delay/2)
+		defer cancel()
+		ended := map[string]chan time.Duration{}
+		for _, who := range []string{"first", "second", "gives-up", "elsewhere"} {
+			ended[who] = make(chan time.Duration, 1)
+		}
+		pull(t.Context(), "kukeon-first", ref, ended["first"])
+		pull(t.Context(), "kukeon-second", ref, ended["second"])
+		pull(short, "kukeon-gives-up", ref, ended["gives-up"])
+		pull(t.Context(), "kukeon-elsewhere", "docker.io/library/other:1", ended["elsewhere"])
+		for who, want := range map[string]time.Duration{"first": delay, "second": 2 * delay, "gives-up": delay / 2, "elsewhere": delay} {
+			if took := <-ended[who]; took.Round(time.Second) != want {
+				t.Errorf("%s took %s, not %s", who, took, want)
+			}
+		}
+	})
+}
+
 func TestAPullThatIsCancelledEndsAndKeepsItsLease(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		r := newRig(t, fakectrd.Options{})

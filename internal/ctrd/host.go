@@ -34,8 +34,8 @@ type Config struct {
 	FilesDir string
 	// Output is told of every task before it is made; nil means that output goes nowhere.
 	Output Output
-	// Slots bounds the mutating task calls under way; nil means no bound.
-	Slots Slots
+	// Slots bound what is under way at a time; a kind without any is not bounded.
+	Slots map[SlotKind]Slots
 	// Machine is what starting a container takes beside containerd; nil means this host.
 	Machine Machine
 	Log     logr.Logger
@@ -61,11 +61,12 @@ type SlotKind string
 const (
 	SlotStart SlotKind = "start" // creating, starting, deleting and resuming a task
 	SlotStop  SlotKind = "stop"  // signals
+	SlotPull  SlotKind = "pull"  // fetching an image, however long that takes
 )
 
-// Slots bounds calls. A slot is held for one call, never through a grace, a pull or a backoff.
+// Slots bounds calls of a kind. A slot is held for one call, never through a grace or a backoff.
 type Slots interface {
-	Acquire(ctx context.Context, ns state.Namespace, kind SlotKind) (release func(), err error)
+	Acquire(ctx context.Context, ns state.Namespace) (release func(), err error)
 }
 
 // How long the mirror waits and how often it tries again.
@@ -90,6 +91,7 @@ type Host struct {
 	cfg    Config
 	svc    Services
 	leases leaseKeeper
+	pulls  turns // by reference
 
 	corpses sync.Map // corpse -> time.Time: since when former processes are in the way of a start
 

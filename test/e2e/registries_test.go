@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -84,6 +85,21 @@ var _ = Describe("Images come from private registries", func() {
 		Expect(err).NotTo(HaveOccurred())
 		told.Write(log)
 		Expect(told.String()).To(And(ContainSubstring(ref), Not(ContainSubstring(alice)), Not(ContainSubstring(bob))))
+	})
+
+	It("once, however many containers and realms begin with them at the same time", func(ctx SpecContext) {
+		ref := unique(ctx, "app:1")
+		private.SetGuard(testenv.Throttling(200 << 10)) // for a second or two
+		for _, realm := range []string{"main", "edge", "third"} {
+			h.write(realm+".yaml", h.realm(realm, h.containerOf("one", ref), h.containerOf("two", ref)))
+		}
+		h.start()
+		for _, realm := range []string{"main", "edge", "third"} {
+			h.running(realm, "one", "two")
+		}
+		fetched := blobs(private.Requests())
+		Expect(fetched).NotTo(BeEmpty())
+		Expect(slices.Compact(slices.Sorted(slices.Values(fetched)))).To(HaveLen(len(fetched)), "%v", fetched)
 	})
 
 	It("and each fault of theirs is told as what it is, while others go on", func(ctx SpecContext) {

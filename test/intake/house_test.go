@@ -45,12 +45,6 @@ type watched struct {
 func (w *watched) Read(ctx context.Context) manifests.Scan { return w.reader.Read(ctx) }
 func (w *watched) Changed() <-chan struct{}                { return w.changed }
 
-type slots map[ctrd.SlotKind]*apply.Slots
-
-func (s slots) Acquire(ctx context.Context, ns state.Namespace, kind ctrd.SlotKind) (func(), error) {
-	return s[kind].Acquire(ctx, ns)
-}
-
 // newHouse begins with what lies in the directory dir/realms.d; the store and the containers' files are beside it.
 func newHouse(t *testing.T, dir string) *house {
 	t.Helper()
@@ -64,7 +58,8 @@ func newHouse(t *testing.T, dir string) *house {
 	h.files = &watched{source.NewReader(h.root), make(chan struct{}, 1)}
 	h.host = ctrd.New(ctrd.Config{
 		Services: h.daemon, Boot: "boot-1", VolumesDir: filepath.Join(dir, "state", "volumes"), FilesDir: filepath.Join(dir, "run", "files"),
-		Machine: ctrd.NoMachine{}, Slots: slots{ctrd.SlotStart: apply.NewSlots(4), ctrd.SlotStop: apply.NewSlots(4)}, Log: logr.Discard(),
+		Machine: ctrd.NoMachine{}, Log: logr.Discard(),
+		Slots: map[ctrd.SlotKind]ctrd.Slots{ctrd.SlotStart: apply.NewSlots(4), ctrd.SlotStop: apply.NewSlots(4), ctrd.SlotPull: apply.NewSlots(2)},
 	})
 	h.Manager = controllers.New(controllers.Config{
 		Host: h.host, Source: h.files, Store: kept, Template: "kukeon-{realm}", ManagedBy: state.ManagedByDaemon,

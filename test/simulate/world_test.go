@@ -300,7 +300,7 @@ func (m machine) Begun(pid uint32) (bool, error) { return m.fake.Begun(pid) }
 // start runs our daemon, as a new process would: nothing but the disk and containerd is carried over.
 func (w *world) start() {
 	p := &process{w: w, client: &fakectrd.Client{}, ended: make(chan struct{}), log: newLogCounter(w), looks: map[string]int{}, ends: map[string]int{}}
-	slots := kindsOfSlots{ctrd.SlotStart: apply.NewSlots(4), ctrd.SlotStop: apply.NewSlots(4)}
+	slots := map[ctrd.SlotKind]ctrd.Slots{ctrd.SlotStart: apply.NewSlots(4), ctrd.SlotStop: apply.NewSlots(4), ctrd.SlotPull: apply.NewSlots(2)}
 	log := logr.New(p.log)
 	p.host = ctrd.New(ctrd.Config{
 		Services: w.d, Boot: fmt.Sprintf("boot-%d", w.boot), VolumesDir: w.files + "/volumes", FilesDir: w.files + "/files",
@@ -389,13 +389,6 @@ func (s spy) Do(ctx context.Context, ns state.Namespace, realm state.RealmName, 
 	p.step++
 	p.ends[object] = p.step
 	return err
-}
-
-type kindsOfSlots map[ctrd.SlotKind]*apply.Slots
-
-// Acquire implements ctrd.Slots.
-func (s kindsOfSlots) Acquire(ctx context.Context, ns state.Namespace, kind ctrd.SlotKind) (func(), error) {
-	return s[kind].Acquire(ctx, ns)
 }
 
 // logCounter counts what is logged again and again.
