@@ -217,7 +217,8 @@ func syntaxError(path string, data []byte, err error) (Position, string) {
 		}
 		at.Line = 1
 		if found := unknownAnchor.FindStringSubmatch(text); found != nil {
-			return placeOf(path, data, max(0, bytes.Index(data, []byte("*"+found[1])))), text + "; write &" + clip(found[1]) + " before what is meant"
+			// It may be a password that lacks its quotes.
+			return placeOf(path, data, max(0, bytes.Index(data, []byte("*"+found[1])))), "nothing before has the anchor that this * asks for; quote the text, or write the & first"
 		}
 	}
 	advice := "; look for a quote, bracket or indentation that does not match, or a file cut off in the middle"

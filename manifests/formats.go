@@ -35,6 +35,7 @@ var formats = map[string]format{
 	"namespace":         {pattern: namespacePattern, check: checkNamespace, length: MaxNamespaceLength},
 	"image":             {check: func(s string) error { _, err := NormalizeImage(s); return err }},
 	"registry":          {check: func(s string) error { _, err := NormalizeRegistry(s); return err }},
+	"secret-file":       {pattern: absolutePattern, check: checkSecretFile},
 	"secret":            {check: func(string) error { return nil }}, // what is wrong with it is told without it
 	"path":              {pattern: absolutePattern, check: checkAbsolute},
 	"target":            {pattern: absolutePattern, check: checkTarget},
@@ -77,6 +78,14 @@ func checkNamespace(s string) error {
 func checkAbsolute(s string) error {
 	if !cleanAbsolute(s) {
 		return fmt.Errorf("%q is not usable; write an absolute path without .. or doubled slashes", clip(s))
+	}
+	return nil
+}
+
+// checkSecretFile does not repeat what it refuses: it may be the secret itself.
+func checkSecretFile(s string) error {
+	if !cleanAbsolute(s) {
+		return errors.New("write the absolute path of a file, without .. or doubled slashes")
 	}
 	return nil
 }

@@ -102,7 +102,7 @@ type RegistryCredential struct {
 	ServerAddress string `json:"serverAddress,omitempty" jsonschema:"format=registry" jsonschema_description:"Host, or host:port, of the registry; unset: that of each image."`
 	Username      string `json:"username" jsonschema:"required" jsonschema_description:"The user, or the name of a token."`
 	Password      string `json:"password,omitempty" jsonschema:"format=secret" jsonschema_description:"The password; a file keeps it out of the manifest. Warned about when everybody may read the manifest."`
-	PasswordFile  string `json:"passwordFile,omitempty" jsonschema:"format=path" jsonschema_description:"File on the host that holds the password; read at each pull, without the white space around it."`
+	PasswordFile  string `json:"passwordFile,omitempty" jsonschema:"format=secret-file" jsonschema_description:"File on the host that holds the password; read at each pull, without the white space around it."`
 }
 
 // ImageSpec is an image that a realm wants to have.

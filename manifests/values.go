@@ -51,6 +51,9 @@ func NormalizeImage(ref string) (string, error) {
 // NormalizeRegistry returns the host, with its port if it has one, of a registry's address. Docker writes its own
 // registry in several ways, and some of them are URLs.
 func NormalizeRegistry(address string) (string, error) {
+	if strings.Contains(address, "@") { // a password may stand before it
+		return "", errors.New("a registry is written without a user; write its host, or host:port")
+	}
 	host := strings.TrimPrefix(strings.TrimPrefix(address, "https://"), "http://")
 	host, _, _ = strings.Cut(host, "/")
 	if host == "index.docker.io" || host == "registry-1.docker.io" {

@@ -155,6 +155,11 @@ func (w *walker) object(n *yaml.Node, s *jsonschema.Schema, object string, requi
 // unknownKey says what is wrong with a key that the schema does not have.
 func (w *walker) unknownKey(p pair, s *jsonschema.Schema, object, path string) {
 	key := p.key.Value
+	if secret, _, joined := strings.Cut(key, ":"); joined && object == "RegistryCredential" {
+		// `password:x` without a space is one word, which is not to be told.
+		w.errorf(p.key, strings.TrimSuffix(path, key)+secret, "write a space behind the colon")
+		return
+	}
 	if what, ok := laterKey(object, key); ok {
 		if !asksForNothing(p.value) {
 			w.errorf(p.key, path, "not supported yet: %s; remove the key", what)

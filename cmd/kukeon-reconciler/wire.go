@@ -29,8 +29,8 @@ type engine struct {
 	host   *ctrd.Host
 }
 
-// defaultPulls is how many images are fetched at once: a slow registry leaves room for another one, and a fast one fills
-// the line alone.
+// defaultPulls is how many images are fetched at once: one fills most lines, and two keep a slow registry from being in
+// the way of another realm's.
 const defaultPulls = 2
 
 // newEngine connects lazily: containerd need not be there yet. startSlots is how many containers are started at once,

@@ -1,11 +1,14 @@
 package ctrd
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -35,26 +38,43 @@ func (e *PlatformError) Error() string {
 	return fmt.Sprintf("it is made for %s, and this host is %s", strings.Join(e.Offers, ", "), platforms.DefaultString())
 }
 
-// responseTimeout bounds the wait for a registry's answer to begin. The answer itself may take as long as it likes.
-const responseTimeout = time.Minute
+// HostsError is the error of a description of hosts, hosts.toml, that cannot be read.
+type HostsError struct{ Err error }
+
+func (e *HostsError) Error() string { return e.Err.Error() }
+func (e *HostsError) Unwrap() error { return e.Err }
+
+// silence bounds the wait for a registry's next byte. An answer as a whole may take as long as it likes.
+const silence = time.Minute
+
+// impatient is a connection whose reads end when nothing comes for a while: a registry that says nothing any more would
+// keep other images waiting.
+type impatient struct{ net.Conn }
+
+// Read implements net.Conn.
+func (c impatient) Read(p []byte) (int, error) {
+	if err := c.SetReadDeadline(time.Now().Add(silence)); err != nil {
+		return 0, err
+	}
+	return c.Conn.Read(p)
+}
 
 // Pull implements Services. It only asks for what the host's platform needs.
 func (c *Client) Pull(ctx context.Context, ns, ref string, o PullOptions) (images.Image, error) {
+	ctx = namespaces.WithNamespace(ctx, ns)
 	// The library logs what it returns as an error anyway.
 	ctx = log.WithLogger(ctx, logrus.NewEntry(&logrus.Logger{Out: io.Discard}))
-	ctx = namespaces.WithNamespace(ctx, ns)
 	r := newResolver(ctx, o)
 	defer r.close()
 	image, err := c.client.Pull(ctx, ref,
 		containerd.WithResolver(r),
 		containerd.WithPlatformMatcher(platforms.Default()),
 		containerd.WithPullLabels(o.Labels))
-	if r.found == nil {
-		return images.Image{}, err
-	}
 	switch {
 	case err == nil:
 		return image.Metadata(), nil
+	case r.found == nil:
+		return images.Image{}, err
 	case errdefs.IsNotFound(err):
 		return images.Image{}, errors.Join(c.suits(ctx, *r.found), fmt.Errorf("%w: %w", ErrIncomplete, err))
 	case errdefs.IsFailedPrecondition(err):
@@ -99,19 +119,47 @@ func (c *Client) suits(ctx context.Context, image ocispec.Descriptor) error {
 type resolver struct {
 	remotes.Resolver
 	found *ocispec.Descriptor // what the reference leads to, once the registry has told
-	idle  []*http.Client
+	idle  []*http.Transport
+	// misread is the error of a description of hosts that cannot be read.
+	misread error
+}
+
+// Levels implements logrus.Hook.
+func (r *resolver) Levels() []logrus.Level { return []logrus.Level{logrus.ErrorLevel} }
+
+// Fire implements logrus.Hook: a description of hosts that cannot be read is all that the library logs as an error while
+// it reads it, and it goes on without.
+func (r *resolver) Fire(e *logrus.Entry) error {
+	err, ok := e.Data[logrus.ErrorKey].(error)
+	if !ok {
+		err = errors.New(e.Message)
+	}
+	r.misread = &HostsError{err}
+	return nil
 }
 
 func newResolver(ctx context.Context, o PullOptions) *resolver {
 	r := &resolver{}
+	listening := &logrus.Logger{Out: io.Discard, Hooks: logrus.LevelHooks{}, Level: logrus.ErrorLevel, Formatter: &logrus.TextFormatter{}}
+	listening.AddHook(r)
+	ctx = log.WithLogger(ctx, logrus.NewEntry(listening))
 	hosts := config.HostOptions{
 		// Without a function a registry that wants Basic auth looks like one that wants something unheard of.
 		Credentials: func(string) (string, string, error) { return "", "", nil },
 		UpdateClient: func(client *http.Client) error {
-			if t, ok := client.Transport.(*http.Transport); ok {
-				t.ResponseHeaderTimeout = responseTimeout
+			t, ok := client.Transport.(*http.Transport)
+			if !ok || slices.Contains(r.idle, t) {
+				return nil
 			}
-			r.idle = append(r.idle, client)
+			dial := t.DialContext
+			t.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+				conn, err := dial(ctx, network, address)
+				if err != nil {
+					return nil, err
+				}
+				return impatient{conn}, nil
+			}
+			r.idle = append(r.idle, t)
 			return nil
 		},
 	}
@@ -121,7 +169,11 @@ func newResolver(ctx context.Context, o PullOptions) *resolver {
 	if o.HostsDir != "" {
 		hosts.HostDir = config.HostDirFromRoot(o.HostsDir)
 	}
-	r.Resolver = docker.NewResolver(docker.ResolverOptions{Hosts: config.ConfigureHosts(ctx, hosts)})
+	registries := config.ConfigureHosts(ctx, hosts)
+	r.Resolver = docker.NewResolver(docker.ResolverOptions{Hosts: func(host string) ([]docker.RegistryHost, error) {
+		list, err := registries(host)
+		return list, cmp.Or(r.misread, err)
+	}})
 	return r
 }
 
@@ -136,7 +188,7 @@ func (r *resolver) Resolve(ctx context.Context, ref string) (string, ocispec.Des
 
 // close ends the connections that are kept for another request.
 func (r *resolver) close() {
-	for _, client := range r.idle {
-		client.CloseIdleConnections()
+	for _, t := range r.idle {
+		t.CloseIdleConnections()
 	}
 }

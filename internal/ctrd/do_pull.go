@@ -66,7 +66,7 @@ func (h *Host) fetch(ctx context.Context, at target, op plan.Pull, owner state.O
 	defer release()
 	bounded, cancel := context.WithTimeout(ctx, state.PullLease)
 	defer cancel()
-	login := &login{registry: registryOf(op.Ref), credentials: op.Credentials}
+	login := &login{registry: registryOf(op.Ref), credentials: op.Credentials, asked: map[string]string{}}
 	_, err = h.svc.Pull(bounded, string(at.ns), op.Ref, PullOptions{
 		Labels:   map[string]string{state.LabelOwner: string(owner), state.LabelRealm: string(at.realm)},
 		HostsDir: h.cfg.RegistryConfigDir, Login: login.at,

@@ -7,7 +7,7 @@ import (
 )
 
 func TestACredentialIsForOneRegistryOrForThatOfTheImage(t *testing.T) {
-	l := login{registry: "docker.io", credentials: []state.Credential{
+	l := login{registry: "docker.io", asked: map[string]string{}, credentials: []state.Credential{
 		{Username: "any", Password: "1"},
 		{Server: "quay.io", Username: "quay", Password: "2"},
 		{Server: "docker.io", Username: "docker", Password: "3"},

@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	remoteserrors "github.com/containerd/containerd/v2/core/remotes/errors"
@@ -32,16 +34,36 @@ func registryOf(ref string) string {
 type login struct {
 	registry    string // the image's
 	credentials []state.Credential
-	// asked holds the users by whom registries were asked, for the message when they refuse.
-	asked []string
+
+	mu sync.Mutex // several parts of an image are fetched at a time
+	// asked holds the users by whom registries were asked, by host, for the message when they refuse.
+	asked map[string]string
+	// failed is why a password could not be read, whatever else goes wrong.
+	failed error
+}
+
+// user is by whom the image's own registry was asked; empty for nobody.
+func (l *login) user() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.asked[l.registry]
+}
+
+// unread is why a password could not be read; nil when none was missing.
+func (l *login) unread() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.failed
 }
 
 // at returns the user and the password for a host. A credential without a server is for the image's own registry, and
 // never told to a mirror of it.
 func (l *login) at(host string) (user, password string, err error) {
-	if host == "registry-1.docker.io" { // where docker.io's images are served
+	if host == "registry-1.docker.io" || host == "index.docker.io" { // where docker.io's images are served
 		host = "docker.io"
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	for _, server := range []string{host, ""} {
 		for _, c := range l.credentials {
 			if c.Server != server || server == "" && host != l.registry {
@@ -49,11 +71,12 @@ func (l *login) at(host string) (user, password string, err error) {
 			}
 			password, err := passwordOf(c)
 			if err != nil {
-				return "", "", &outcome.Stalled{
+				l.failed = &outcome.Stalled{
 					Why: "the password for registry " + host + " cannot be read", Remedy: "mend registryCredentials[].passwordFile", Err: err,
 				}
+				return "", "", l.failed
 			}
-			l.asked = append(l.asked, c.Username)
+			l.asked[host] = c.Username
 			return c.Username, password, nil
 		}
 	}
@@ -102,8 +125,8 @@ func (e answer) Error() string { return "it answers " + e.Status }
 // pullError says what is wrong with a pull that failed, and what a person can do about it. What is wrong is told by the
 // kind of the error, never by its text.
 func (h *Host) pullError(ctx context.Context, at target, ref string, l *login, err error) error {
-	if s := new(outcome.Stalled); errors.As(err, &s) {
-		return s
+	if unread := l.unread(); unread != nil { // the library may return what a mirror said instead
+		return unread
 	}
 	elsewhere := h.Remedy(ctx, at.realm, at.ns, ref)
 	byHand := fmt.Sprintf("import it with `kukeon-reconciler images import -r %s FILE`", at.realm)
@@ -131,18 +154,24 @@ func (h *Host) pullError(ctx context.Context, at target, ref string, l *login, e
 		return stalled("image "+ref+" does not exist in its registry", "push it there, or "+byHand, nil)
 	case status == http.StatusUnauthorized, status == http.StatusForbidden, errors.Is(err, docker.ErrInvalidAuthorization):
 		elsewhere = "" // that a tenant may not have an image is no reason to take it from another one
-		if len(l.asked) == 0 {
+		if l.user() == "" {
 			return stalled(registry+" does not give image "+ref+" to anonymous pulls",
 				fmt.Sprintf("write spec.registryCredentials of realm %s, or %s", at.realm, byHand), nil)
 		}
-		return stalled(fmt.Sprintf("%s does not give image %s to %s", registry, ref, l.asked[len(l.asked)-1]),
+		return stalled(fmt.Sprintf("%s does not give image %s to %s", registry, ref, l.user()),
 			"mend spec.registryCredentials of realm "+string(at.realm), nil)
+	case errors.As(err, new(*HostsError)), errors.As(err, new(*fs.PathError)):
+		return stalled("the description of "+registry+" cannot be read", "correct "+h.hostsFile(ref), err)
+	case isDeadline(err):
+		return retried("image "+ref+" was not there in time", err)
 	case untrusted(err):
 		return stalled(registry+" cannot be trusted", "say which certificate it has, or that it has none, in "+h.hostsFile(ref), bare(err))
 	case status != 0:
 		return retried(registry+" fails for image "+ref, said)
 	case unreachable(err):
 		return retried(registry+" cannot be reached", bare(err))
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return retried("the transfer of image "+ref+" broke off, and goes on where it was", bare(err))
 	case damaged(err):
 		return retried(registry+" sent image "+ref+" damaged", bare(err))
 	}
@@ -168,14 +197,11 @@ func untrusted(err error) bool {
 
 // unreachable tells that no answer came.
 func unreachable(err error) bool {
-	var network net.Error
-	return errors.As(err, &network) || errors.As(err, new(*url.Error))
+	return errors.As(err, new(*url.Error)) || errors.As(err, new(*net.OpError)) || errors.As(err, new(*net.DNSError))
 }
 
 // damaged tells that what came is not what the image's digests promise.
-func damaged(err error) bool {
-	return errdefs.IsFailedPrecondition(err) || errdefs.IsDataLoss(err) || errors.Is(err, io.ErrUnexpectedEOF)
-}
+func damaged(err error) bool { return errdefs.IsFailedPrecondition(err) }
 
 // bare is the error without the URL that was asked, which may hold a token.
 func bare(err error) error {

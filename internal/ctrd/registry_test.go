@@ -143,6 +143,21 @@ func TestARealImageThatArrivesDamagedIsFetchedAgain(t *testing.T) {
 	})
 }
 
+func TestARealDescriptionOfHostsThatCannotBeReadIsNotPassedOver(t *testing.T) {
+	versions(t, func(t *testing.T, r *realHost) {
+		defer r.sweep()
+		registry, ref := served(t)
+		r.hosts(registry, "server = http://")
+		wantError(t, r.pull(ref), true, "at start of value; correct "+filepath.Join(r.dir, "certs.d", registry.Host, "hosts.toml"))
+		r.hosts(registry, fmt.Sprintf("server = %q\nca = \"/nowhere/ca.pem\"\n", "https://"+registry.Host))
+		wantError(t, r.pull(ref), true, "the description of registry "+registry.Host+" cannot be read")
+		r.hosts(registry, fmt.Sprintf("server = %q\n", "http://"+registry.Host))
+		if err := r.pull(ref); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestARealImageThatArrivesInPiecesIsPutTogether(t *testing.T) {
 	versions(t, func(t *testing.T, r *realHost) {
 		defer r.sweep()

@@ -247,6 +247,20 @@ func removeCgroup(ctx context.Context, path string) error {
 	}
 }
 
+// RemoveCgroups removes the cgroups of a namespace that no other containerd uses: containerd sometimes leaves that of a
+// task which ends just as it is deleted. One in which a process lives is an error.
+func RemoveCgroups(namespace string) error {
+	roots, err := cgroupRoots()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, root := range roots {
+		errs = append(errs, removeCgroupTree(filepath.Join(root, namespace)))
+	}
+	return errors.Join(errs...)
+}
+
 func removeCgroupTree(path string) error {
 	entries, err := os.ReadDir(path)
 	if errors.Is(err, fs.ErrNotExist) {

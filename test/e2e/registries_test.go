@@ -8,11 +8,14 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
+	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 
 	"kukeon.io/kukeon-reconciler/internal/testenv"
+	"kukeon.io/kukeon-reconciler/test/proxy"
 )
 
 var _ = Describe("Images come from private registries", func() {
@@ -100,6 +103,31 @@ var _ = Describe("Images come from private registries", func() {
 		fetched := blobs(private.Requests())
 		Expect(fetched).NotTo(BeEmpty())
 		Expect(slices.Compact(slices.Sorted(slices.Values(fetched)))).To(HaveLen(len(fetched)), "%v", fetched)
+	})
+
+	It("while the old container keeps running, until the new image is pulled and unpacked", func(ctx SpecContext) {
+		h.write("main.yaml", h.realm("main", h.container("web", "sleeps")))
+		h.start()
+		before := h.running("main", "web")
+		h.synced("main")
+		ref := unique(ctx, "next:1")
+		var unpacked, early atomic.Bool
+		h.proxy.Hook(func(c proxy.Call) proxy.Fault {
+			switch c.Method {
+			case "Snapshots.Commit":
+				unpacked.Store(true)
+			case "Tasks.Kill":
+				early.Store(!unpacked.Load())
+			}
+			return proxy.Fault{}
+		})
+		private.SetGuard(testenv.Throttling(50 << 10)) // for some four seconds
+		h.write("main.yaml", h.realm("main", h.containerOf("web", ref)))
+		Eventually(message("main", "web")).Should(ContainSubstring("waits for image " + ref))
+		Consistently(h.pids).WithArguments("main").WithTimeout(2 * time.Second).Should(Equal(before))
+		h.replaced("main", "web", before)
+		Expect(unpacked.Load()).To(BeTrue())
+		Expect(early.Load()).To(BeFalse(), "stopped before the new image was unpacked")
 	})
 
 	It("and each fault of theirs is told as what it is, while others go on", func(ctx SpecContext) {

@@ -19,6 +19,8 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	"golang.org/x/sys/unix"
+
+	"kukeon.io/kukeon-reconciler/internal/testenv"
 )
 
 // What marks the directory of a run.
@@ -120,6 +122,9 @@ func sweepAt(ctx context.Context, address string, names ...string) {
 	for _, ns := range names {
 		// A lease, an image and a snapshot hold each other; what still holds on is gone the next time.
 		Eventually(func() error { return empty(namespaces.WithNamespace(ctx, ns), client, ns) }).Should(Succeed(), containerdLog)
+		if strings.HasPrefix(ns, "kukeon-") { // with a suffix that nobody else has
+			Eventually(testenv.RemoveCgroups).WithArguments(ns).Should(Succeed())
+		}
 	}
 }
 
