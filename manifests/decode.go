@@ -112,7 +112,7 @@ func jsonAsYAML(data []byte) []byte {
 	return out
 }
 
-// jsonRune reads the \uXXXX that data begins with; anything else is no rune.
+// jsonRune reads the \u and four hex digits that data begins with; anything else is no rune.
 func jsonRune(data []byte) rune {
 	if len(data) < 6 || data[0] != '\\' || data[1] != 'u' {
 		return utf8.RuneError

@@ -76,6 +76,8 @@ func (h *Host) fetch(ctx context.Context, at target, op plan.Pull, owner state.O
 		return nil
 	case ctx.Err() != nil:
 		return ctx.Err()
+	case bounded.Err() != nil:
+		return fmt.Errorf("image %s was not there within %s", op.Ref, state.PullLease)
 	case errdefs.IsUnavailable(err):
 		return &outcome.Unavailable{Err: err}
 	}

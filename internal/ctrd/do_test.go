@@ -8,6 +8,8 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -489,6 +491,22 @@ func TestContentThatIsMissingOfAnImageIsFetchedAgain(t *testing.T) {
 		}
 		if left, err := r.Leases(t.Context(), string(ns)); err != nil || len(left) > 0 {
 			t.Errorf("%v %v", left, err)
+		}
+	})
+}
+
+func TestARegistryThatDoesNotAnswerInTimeCannotBeReached(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		r := newRig(t, fakectrd.Options{})
+		r.settle()
+		const slow = "registry.example.com/slow:1"
+		// The timeout of a dial counts as that of a context, too.
+		dial := &net.OpError{Op: "dial", Net: "tcp", Err: context.DeadlineExceeded}
+		r.Registry.Fail(slow, &url.Error{Op: "Head", URL: "https://registry.example.com/v2/?token=" + canary, Err: dial})
+		err := r.host.Do(t.Context(), ns, realm, plan.Pull{Ref: slow})
+		wantError(t, err, false, "registry registry.example.com cannot be reached: dial tcp: ")
+		if strings.Contains(err.Error(), canary) {
+			t.Errorf("a token is told: %v", err)
 		}
 	})
 }

@@ -162,8 +162,6 @@ func (h *Host) pullError(ctx context.Context, at target, ref string, l *login, e
 			"mend spec.registryCredentials of realm "+string(at.realm), nil)
 	case errors.As(err, new(*HostsError)), errors.As(err, new(*fs.PathError)):
 		return stalled("the description of "+registry+" cannot be read", "correct "+h.hostsFile(ref), err)
-	case isDeadline(err):
-		return retried("image "+ref+" was not there in time", err)
 	case untrusted(err):
 		return stalled(registry+" cannot be trusted", "say which certificate it has, or that it has none, in "+h.hostsFile(ref), bare(err))
 	case status != 0:
