@@ -68,7 +68,7 @@ func (m *mirror) knownImage(ref string) (images.Image, bool) {
 	defer m.mu.Unlock()
 	for _, i := range m.images {
 		if i.Name == ref {
-			return i, !m.dirty.store
+			return i, !m.stale().store
 		}
 	}
 	return images.Image{}, false

@@ -24,6 +24,8 @@ type mirror struct {
 
 	mu    sync.Mutex
 	dirty dirt
+	// reading is what a refresh took to read: its answers are not in yet, so it is no better known than what is dirty.
+	reading dirt
 	// reads numbers the reads; the answer of an older one never overwrites that of a newer one.
 	reads uint64
 
@@ -129,14 +131,23 @@ func (m *mirror) markContainer(id state.ContainerID) {
 	}
 }
 
-// take returns what is dirty as a whole and calls it clean.
+// take returns what is dirty as a whole, to be read now; what gets dirty from here on is read another time.
 func (m *mirror) take() dirt {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	d := m.dirty
-	m.dirty = dirt{}
-	return d
+	m.reading, m.dirty = m.dirty, dirt{}
+	return m.reading
 }
+
+// took ends what take began; what could not be read is dirty again.
+func (m *mirror) took(unread dirt) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.reading, m.dirty = dirt{}, m.dirty.or(unread)
+}
+
+// stale is what may no longer be true as a whole. m.mu is held.
+func (m *mirror) stale() dirt { return m.dirty.or(m.reading) }
 
 // entry returns the id's entry; m.mu is held.
 func (m *mirror) entry(id state.ContainerID) *entry {
@@ -158,7 +169,7 @@ func (m *mirror) number() uint64 {
 func (m *mirror) namespaceLabels() (labels map[string]string, known bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.labels, m.known && !m.dirty.labels
+	return m.labels, m.known && !m.stale().labels
 }
 
 // stale reports whether what is known of the part may not be true.

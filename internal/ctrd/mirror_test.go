@@ -3,6 +3,7 @@ package ctrd_test
 import (
 	"errors"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -455,6 +456,36 @@ func TestSummariesCountOursAndSeeNamespacesThatAppearWithoutAWord(t *testing.T) 
 		}
 		if got := r.host.Remedy(t.Context(), realm, ns, "docker.io/library/nowhere:1"); got != "" {
 			t.Errorf("remedy for an image that nobody has: %s", got)
+		}
+	})
+}
+
+// The removal of a realm without containers needs no confirmation: what was not read yet must not look like none.
+func TestContainersThatAreJustBeingListedAreNotCountedAsNone(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		r := newRig(t, fakectrd.Options{})
+		r.settle()
+		for _, id := range []string{"web", "api"} { // no tasks: their list would tell of these
+			r.do(create(r.owner(), id))
+		}
+		r.restart()
+		var listed atomic.Bool
+		r.Hook(func(c fakectrd.Call) fakectrd.Fault {
+			if c.Method == "Containers" && listed.CompareAndSwap(false, true) {
+				return fakectrd.Fault{Delay: 5 * time.Second}
+			}
+			return fakectrd.Fault{}
+		})
+		looked := make(chan state.Observed)
+		go func() { looked <- r.observe() }()
+		time.Sleep(time.Second)
+		all, err := r.host.Summaries(t.Context(), ns)
+		must(t, err)
+		if len(all) != 1 || all[0].Ours != 2 || all[0].Incomplete {
+			t.Errorf("while the containers are listed: %+v", all)
+		}
+		if o := <-looked; len(o.Containers) != 2 {
+			t.Errorf("observed %d containers", len(o.Containers))
 		}
 	})
 }

@@ -68,8 +68,9 @@ func (h *Host) Resync(ns state.Namespace) {
 // refresh reads what is dirty.
 func (h *Host) refresh(ctx context.Context, m *mirror) error {
 	d := m.take()
-	if err := h.readWhole(ctx, m, d); err != nil {
-		m.mark(d)
+	unread, err := h.readWhole(ctx, m, d)
+	m.took(unread)
+	if err != nil {
 		return err
 	}
 	if err := h.readParts(ctx, m); err != nil {
@@ -93,17 +94,17 @@ func (m *mirror) needTasks() bool {
 	return need
 }
 
-// readWhole reads what is dirty as a whole.
-func (h *Host) readWhole(ctx context.Context, m *mirror, d dirt) error {
+// readWhole reads what is dirty as a whole, and returns what of it is still to be read.
+func (h *Host) readWhole(ctx context.Context, m *mirror, d dirt) (unread dirt, err error) {
 	if d.labels {
 		if err := h.readNamespace(ctx, m); err != nil {
-			return err
+			return d, err
 		}
 	}
 	if !m.exists { // only refreshes change it, and this is the one that has its turn
-		d.labels = false
-		m.mark(d)
-		return nil
+		unread = d
+		unread.labels = false
+		return unread, nil
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	if d.records {
@@ -119,12 +120,12 @@ func (h *Host) readWhole(ctx context.Context, m *mirror, d dirt) error {
 		g.Go(func() error { return h.readLeases(ctx, m) })
 	}
 	if err := g.Wait(); err != nil {
-		return err
+		return d, err
 	}
 	if d.store {
 		m.settleSnapshots()
 	}
-	return nil
+	return dirt{}, nil
 }
 
 // settleSnapshots spares the containers whose snapshots were just listed a call of their own. Those that were not are

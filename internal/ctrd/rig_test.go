@@ -40,8 +40,18 @@ type rig struct {
 // newRig starts a Host inside the caller's synctest bubble.
 func newRig(t *testing.T, o fakectrd.Options) *rig {
 	r := &rig{T: t, Daemon: fakectrd.New(o)}
-	r.host = ctrd.New(config(t, r.Daemon))
-	ctx, cancel := context.WithCancel(t.Context())
+	r.restart()
+	t.Cleanup(func() { r.stop() })
+	return r
+}
+
+// restart puts a new Host, which knows nothing yet, into the place of the one there is.
+func (r *rig) restart() {
+	if r.stop != nil {
+		r.stop()
+	}
+	r.host = ctrd.New(config(r.T, r.Daemon))
+	ctx, cancel := context.WithCancel(r.Context())
 	ended := make(chan error, 1)
 	go func() {
 		ended <- r.host.Run(ctx, func(state.Namespace) {
@@ -53,13 +63,11 @@ func newRig(t *testing.T, o fakectrd.Options) *rig {
 	r.stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-ended; !errors.Is(err, context.Canceled) {
-			t.Errorf("Run: %v", err)
+			r.Errorf("Run: %v", err)
 		}
 	})
-	t.Cleanup(r.stop)
 	time.Sleep(time.Second) // past the second look that follows every connection
 	synctest.Wait()
-	return r
 }
 
 func config(t testing.TB, d ctrd.Services) ctrd.Config {

@@ -160,7 +160,7 @@ func (h *Host) records(ctx context.Context, ns state.Namespace) ([]containers.Co
 func (m *mirror) cleanRecords() ([]containers.Container, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	clean := m.exists && !m.dirty.records
+	clean := m.exists && !m.stale().records
 	var all []containers.Container
 	for _, e := range m.entries {
 		clean = clean && !e.record.stale() && e.record.reading == 0
