@@ -16,9 +16,14 @@ import (
 func (d *differ) removeRealm() {
 	ns := Object{NamespaceObject, string(d.want.Realm.Namespace)}
 	owner, realm := d.have.OwnedBy()
-	if d.have.Exists && owner == "" && (d.holdsOurs() || d.holdsLeftovers()) {
+	unstamped := d.have.Exists && owner == ""
+	if unstamped && (d.holdsOurs() || d.holdsLeftovers()) {
 		why := Reason{Code: ReasonDrift, Text: "somebody took our labels off it while something of ours is still in it"}
 		d.do(EnsureNamespace{Namespace: d.want.Realm.Namespace, Labels: NamespaceLabels(d.want, d.have.Owner), base: base{why}})
+		return
+	}
+	if unstamped && d.unreadable() {
+		d.wait(ns, "the answer whose its containers are", time.Time{})
 		return
 	}
 	// Without a realm's name it is one whose release was cut off: the owner is taken off last.
@@ -30,7 +35,7 @@ func (d *differ) removeRealm() {
 		return
 	}
 	foreignContent := d.removeContainers()
-	if d.ours() {
+	if d.ours() || d.unreadable() {
 		d.wait(ns, "the end of its containers", time.Time{})
 		return
 	}
@@ -105,6 +110,11 @@ func (d *differ) holdsOurs() bool {
 	return slices.ContainsFunc(d.have.Containers, func(o state.ObservedContainer) bool {
 		return o.Recorded && o.Owner() == d.have.Owner
 	})
+}
+
+// unreadable reports whether something is there that may be a container of ours.
+func (d *differ) unreadable() bool {
+	return slices.ContainsFunc(d.have.Containers, func(o state.ObservedContainer) bool { return o.Unreadable != "" })
 }
 
 // holdsLeftovers reports whether something else is still there that goes with the realm.

@@ -254,8 +254,10 @@ func (c *checker) legal(a state.Accepted, realm string, op plan.Operation, have 
 		return listed || over || declared && (have.record == nil || have.snapshotGone || outdated(have.record, want))
 	case plan.Remove:
 		return listed || declared && (have.record == nil || have.snapshotGone || outdated(have.record, want))
-	case plan.Pull, plan.Unpack, plan.EnsureNamespace:
+	case plan.Pull, plan.Unpack:
 		return accepted
+	case plan.EnsureNamespace: // one that is removed is stamped again when it lost our labels with something of ours in it
+		return accepted || leaving && c.sawComplete
 	case plan.DeleteImage, plan.DeleteNamespace, plan.ReleaseNamespace:
 		return leaving && c.sawComplete
 	}
