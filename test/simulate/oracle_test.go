@@ -193,7 +193,8 @@ func (w *world) remains(realm string) string {
 func (w *world) realmWrong(realm string, want map[string]container) string {
 	ns := namespaceOf(realm)
 	labels, err := w.d.NamespaceLabels(person, ns)
-	if err != nil || labels[state.LabelOwner] != owner || labels[state.LabelRealm] != realm {
+	stamped := labels[state.LabelOwner] == owner && labels[state.LabelRealm] == realm && labels[state.LabelManagedBy] == state.ManagedByDaemon
+	if err != nil || !stamped {
 		return fmt.Sprintf("namespace %s is labelled %v (%v)", ns, labels, err)
 	}
 	all, err := w.d.Containers(person, ns)
