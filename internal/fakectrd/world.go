@@ -152,7 +152,7 @@ func (d *Daemon) KillShim(ns, id string) error {
 
 // cleanUpShim ends what a dead shim left behind.
 func (d *Daemon) cleanUpShim(k key, t *task) {
-	if t.Status == running || t.Status == paused {
+	if t.Status == running || t.Status == paused || t.Status == created && t.begun {
 		d.run(k).Live--
 	}
 	if t.Status != stopped {

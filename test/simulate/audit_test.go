@@ -110,6 +110,10 @@ func (c *checker) wrote(call fakectrd.Call, b fakectrd.Before) {
 		if b.Labels != nil && b.Labels[state.LabelOwner] != owner {
 			c.failLocked("P3", "%s: the image is not ours", at)
 		}
+	case "KillTask":
+		if b.Container != nil && c.during(call, "Stop") {
+			delete(c.firstRun, incarnation(call, b)) // what we stop and somebody wants again has not ended by itself
+		}
 	case "StartTask":
 		if b.Container != nil {
 			c.startsAgain(call, b)
@@ -131,13 +135,17 @@ func (c *checker) startsAgain(call fakectrd.Call, b fakectrd.Before) {
 	if r.Spec.Restart.Policy != state.RestartNever {
 		return
 	}
-	incarnation := at + b.Container.CreatedAt.Format(time.RFC3339Nano)
-	first, known := c.firstRun[incarnation]
+	first, known := c.firstRun[incarnation(call, b)]
 	if !known {
-		c.firstRun[incarnation] = b.Run.Starts
+		c.firstRun[incarnation(call, b)] = b.Run.Starts
 	} else if b.Run.Starts > first && !c.tampered[at] {
 		c.failLocked("P5", "the one-shot %s ran, and is started again", at)
 	}
+}
+
+// incarnation tells a container from others that had its id.
+func incarnation(call fakectrd.Call, b fakectrd.Before) string {
+	return call.Namespace + "/" + call.ID + b.Container.CreatedAt.Format(time.RFC3339Nano)
 }
 
 // during reports whether an operation of the kind is under way on the call's object. c.mu is held.
