@@ -50,7 +50,10 @@ type Store interface {
 	Save(state.Accepted) error
 	Completions(realm state.RealmName) map[state.ContainerID]state.Completion
 	Complete(realm state.RealmName, id state.ContainerID, c state.Completion) error
-	// Forget drops completions: of the ids, or of the whole realm when none is given.
+	// Imports are the archives that were imported into a realm; SetImports replaces them.
+	Imports(realm state.RealmName) []state.Import
+	SetImports(realm state.RealmName, imports []state.Import) error
+	// Forget drops completions of the ids, or all that is remembered of the realm when none is given.
 	Forget(realm state.RealmName, ids ...state.ContainerID) error
 	Suspensions() []state.Suspension
 	Suspend(s state.Suspension) error

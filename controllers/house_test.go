@@ -178,6 +178,7 @@ type memory struct {
 	mu        sync.Mutex
 	accepted  state.Accepted
 	done      map[state.RealmName]map[state.ContainerID]state.Completion
+	imports   map[state.RealmName][]state.Import
 	suspended []state.Suspension
 	full      error // what saving says
 	// forgetFails is what forgetting says.
@@ -216,6 +217,22 @@ func (m *memory) Complete(realm state.RealmName, id state.ContainerID, c state.C
 	return nil
 }
 
+func (m *memory) Imports(realm state.RealmName) []state.Import {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.imports[realm]
+}
+
+func (m *memory) SetImports(realm state.RealmName, imports []state.Import) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.imports == nil {
+		m.imports = map[state.RealmName][]state.Import{}
+	}
+	m.imports[realm] = imports
+	return nil
+}
+
 func (m *memory) Forget(realm state.RealmName, ids ...state.ContainerID) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -224,6 +241,7 @@ func (m *memory) Forget(realm state.RealmName, ids ...state.ContainerID) error {
 	}
 	if len(ids) == 0 {
 		delete(m.done, realm)
+		delete(m.imports, realm)
 	}
 	for _, id := range ids {
 		delete(m.done[realm], id)

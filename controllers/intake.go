@@ -90,6 +90,9 @@ func (m *Manager) look(ctx context.Context) time.Duration {
 	if len(scan.Unsettled) > 0 {
 		next = min(next, source.SettleRetry)
 	}
+	if !scan.LookAgain.IsZero() {
+		next = min(next, max(scan.LookAgain.Sub(now), time.Millisecond))
+	}
 	if !d.NextLook.IsZero() {
 		next = min(next, max(d.NextLook.Sub(now), time.Millisecond))
 	}

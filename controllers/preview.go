@@ -21,9 +21,12 @@ type Foreseen struct {
 	Status status.Realm
 }
 
+// Imports tells which archives were imported into a realm.
+type Imports func(state.RealmName) []state.Import
+
 // Preview says what would be done if the scan's manifests were accepted as they are, without writing anything.
 // The problems are everything wrong with the manifests; realms with an error in them are not previewed.
-func Preview(ctx context.Context, host Host, scan manifests.Scan, template string, now time.Time) ([]Foreseen, []manifests.Problem, error) {
+func Preview(ctx context.Context, host Host, scan manifests.Scan, imports Imports, template string, now time.Time) ([]Foreseen, []manifests.Problem, error) {
 	owner, err := host.Owner(ctx)
 	if err != nil {
 		return nil, nil, err
@@ -37,7 +40,7 @@ func Preview(ctx context.Context, host Host, scan manifests.Scan, template strin
 	var out []Foreseen
 	for _, r := range desired.Realms {
 		accepted, ok := d.Accepted.Realms[r.Name]
-		want := plan.Want{Realm: r, ManagedBy: managedBy(namespaces, r.Namespace)}
+		want := plan.Want{Realm: r, ManagedBy: managedBy(namespaces, r.Namespace), Imports: imports(r.Name)}
 		if !ok { // a tombstone
 			want.Removing, want.Why = true, "spec.state: Absent ("+r.Origin.String()+")"
 		}

@@ -22,6 +22,7 @@ func (m *Manager) want(name state.RealmName) (plan.Want, state.AcceptedRealm, bo
 		ManagedBy:           m.cfg.ManagedBy,
 		Removals:            map[state.ContainerID]state.Removal{},
 		Completions:         m.cfg.Store.Completions(name),
+		Imports:             m.cfg.Store.Imports(name),
 		SuspendedContainers: map[state.ContainerID]string{},
 	}
 	listed := false

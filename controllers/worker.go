@@ -2,6 +2,7 @@ package controllers
 
 import (
 	"context"
+	"errors"
 	"sync/atomic"
 	"time"
 
@@ -120,9 +121,9 @@ func (w *worker) reconcile(ctx, opsCtx context.Context) time.Time {
 	}
 	p := plan.Diff(want, have, busy, w.m.cfg.Now())
 	if !w.m.cfg.Observe {
-		w.m.exec.CancelPulls(w.realm, wantsImage(want))
+		w.m.exec.CancelFetches(w.realm, wants(want))
 		w.m.exec.Apply(opsCtx, w.namespace, w.realm, p)
-		if err := w.ended(opsCtx, p); err != nil {
+		if err := errors.Join(w.ended(opsCtx, p), w.imported(want, have)); err != nil {
 			p.NextWake = earliest(p.NextWake, w.m.cfg.Now().Add(saveRetry))
 		}
 	}
@@ -181,6 +182,24 @@ func (w *worker) ended(runCtx context.Context, p plan.Plan) error {
 	return nil
 }
 
+// imported remembers what this process brought in of the archives that are wanted, and forgets the others.
+func (w *worker) imported(want plan.Want, have state.Observed) error {
+	var next []state.Import
+	for _, a := range want.Realm.Archives {
+		if i, ok := plan.Imported(want, have, a.Path); ok {
+			next = append(next, i)
+		}
+	}
+	if len(next)+len(want.Imports) == 0 || want.Suspended != "" {
+		return nil
+	}
+	err := w.m.cfg.Store.SetImports(w.realm, next)
+	if err != nil && w.m.quiet.speak("imports "+string(w.realm), w.m.cfg.Now()) {
+		w.m.log.Error(err, "what was imported cannot be remembered; it is imported again after a restart", "realm", w.realm)
+	}
+	return err
+}
+
 // forget drops, under m.mu, what is remembered of objects whose removal has ended and that no manifest declares again.
 // The look that accepted the removal did so already, unless it failed, we crashed, or a one-shot was just ending then.
 func (w *worker) forget(ids []state.ContainerID) error {
@@ -223,16 +242,19 @@ func (w *worker) report(ctx context.Context, p status.Pass, rests bool) {
 	m.watch.signal()
 }
 
-// wantsImage reports whether a reference is still wanted.
-func wantsImage(want plan.Want) func(string) bool {
-	refs := map[string]bool{}
+// wants reports whether what an operation fetches is still wanted.
+func wants(want plan.Want) func(plan.Object) bool {
+	objects := map[plan.Object]bool{}
 	for _, i := range want.Realm.Images {
-		refs[i.Ref] = true
+		objects[plan.Object{Kind: plan.ImageObject, Name: i.Ref}] = true
+	}
+	for _, a := range want.Realm.Archives {
+		objects[plan.Object{Kind: plan.ArchiveObject, Name: a.Path}] = true
 	}
 	for _, c := range want.Realm.Containers {
-		refs[c.Spec.Image] = true
+		objects[plan.Object{Kind: plan.ImageObject, Name: c.Spec.Image}] = true
 	}
-	return func(ref string) bool { return refs[ref] }
+	return func(o plan.Object) bool { return objects[o] }
 }
 
 func earliest(a, b time.Time) time.Time {

@@ -10,6 +10,8 @@ type File struct {
 	Documents []Document
 	// Problems of the file and of all its documents, in place order.
 	Problems []Problem
+	// Archives are the archives of images that its documents name, by what they write.
+	Archives map[string]Archive
 	// Public means that everybody on the host may read the file.
 	Public bool
 	// Opaque means that the file may declare anything: it does not parse, or it holds a document whose kind or

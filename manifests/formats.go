@@ -35,6 +35,7 @@ var formats = map[string]format{
 	"namespace":         {pattern: namespacePattern, check: checkNamespace, length: MaxNamespaceLength},
 	"image":             {check: func(s string) error { _, err := NormalizeImage(s); return err }},
 	"registry":          {check: func(s string) error { _, err := NormalizeRegistry(s); return err }},
+	"archive":           {check: checkArchive},
 	"secret-file":       {pattern: absolutePattern, check: checkSecretFile},
 	"secret":            {check: func(string) error { return nil }}, // what is wrong with it is told without it
 	"path":              {pattern: absolutePattern, check: checkAbsolute},
@@ -78,6 +79,13 @@ func checkNamespace(s string) error {
 func checkAbsolute(s string) error {
 	if !cleanAbsolute(s) {
 		return fmt.Errorf("%q is not usable; write an absolute path without .. or doubled slashes", clip(s))
+	}
+	return nil
+}
+
+func checkArchive(s string) error {
+	if path.Clean(s) != s || s == "." || slices.Contains(strings.Split(s, "/"), "..") || !Printable(s) {
+		return fmt.Errorf("%q is no file; write its path without .. or doubled slashes, absolute or relative to this manifest", clip(s))
 	}
 	return nil
 }

@@ -6,7 +6,6 @@ import "slices"
 // since a manifest that asks for a probe or a policy must not run without it. The text is what the key asks for.
 var laterKeys = map[string]map[string]string{
 	"RealmSpec": {"network": "networks and egress policies", "egress": "egress policies"},
-	"ImageSpec": {"archive": "images from archives"},
 	"ContainerSpec": {
 		"imageRefresh":   "refreshing tags by time",
 		"ports":          "published ports",

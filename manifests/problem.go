@@ -29,11 +29,16 @@ func (p Position) String() string {
 	return fmt.Sprintf("%s:%d:%d", file, p.Line, p.Column)
 }
 
+// Printable reports whether a text can be shown as it is.
+func Printable(s string) bool { return !strings.ContainsFunc(s, notPrintable) }
+
+func notPrintable(r rune) bool { return r == utf8.RuneError || !strconv.IsPrint(r) }
+
 // printable escapes what a terminal would carry out, or a person could not see: control characters, marks that change
 // the direction of text, blanks that are none, and bytes that are not UTF-8. Whoever writes a manifest, or names its
 // file, must not write on the screen of whoever looks at it.
 func printable(s string) string {
-	if !strings.ContainsFunc(s, func(r rune) bool { return r == utf8.RuneError || !strconv.IsPrint(r) }) {
+	if Printable(s) {
 		return s
 	}
 	var b strings.Builder

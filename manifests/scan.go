@@ -25,6 +25,10 @@ type Scan struct {
 	// Fingerprint is equal in two scans only if the directory did not change between them. Empty when the root
 	// does not exist or was refused as a whole.
 	Fingerprint string
+	// Dropped are the archives of images that lie in the drop directory of a realm, by its name, sorted by path.
+	Dropped map[string][]Archive
+	// LookAgain is when something that was too new to be judged may be; zero when there is nothing.
+	LookAgain time.Time
 	// Revision is the git commit of what was read, or empty.
 	Revision string
 	// Directories are where to watch for changes: absolute paths, sorted.
@@ -40,6 +44,15 @@ type ScanIdentity struct {
 	Inode  uint64
 	// Links are the symlinks on the root's path, each as "path -> text".
 	Links []string
+}
+
+// Archive is a file of images as it stands in the file system.
+type Archive struct {
+	// Path is absolute.
+	Path string
+	// Version is another one whenever the file's content may be; empty when it is not to be imported, and Problem says why.
+	Version string
+	Problem string
 }
 
 // Withheld is a manifest file that is missing while a renamed one stands beside it: what it declared is suspended,

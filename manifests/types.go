@@ -105,9 +105,10 @@ type RegistryCredential struct {
 	PasswordFile  string `json:"passwordFile,omitempty" jsonschema:"format=secret-file" jsonschema_description:"File on the host that holds the password; read at each pull, without the white space around it."`
 }
 
-// ImageSpec is an image that a realm wants to have.
+// ImageSpec is an image that a realm wants to have, or an archive of some.
 type ImageSpec struct {
-	Image string `json:"image" jsonschema:"required,format=image" jsonschema_description:"Image reference; short names are completed as docker does."`
+	Image   string `json:"image,omitempty" jsonschema:"format=image" jsonschema_description:"Image reference; short names are completed as docker does."`
+	Archive string `json:"archive,omitempty" jsonschema:"format=archive" jsonschema_description:"In place of image: an OCI or docker archive on the host, whose images are imported; absolute, or relative to the manifest."`
 }
 
 // Defaults holds what the objects inside a realm inherit.

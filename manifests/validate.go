@@ -47,10 +47,18 @@ func validateRealm(w *walker, r *Realm) {
 	w.labels("metadata.labels", r.Metadata.Labels)
 	w.annotations("metadata.annotations", r.Metadata.Annotations, true)
 	w.credentials(r.Spec.RegistryCredentials)
-	seen := map[string]int{}
+	seen, archives := map[string]int{}, map[string]int{}
 	for i, image := range r.Spec.Images {
-		field := fmt.Sprintf("spec.images[%d].image", i)
-		w.unique(field, "image", image.Image, seen)
+		field := fmt.Sprintf("spec.images[%d]", i)
+		w.unique(field+".image", "image", image.Image, seen)
+		w.unique(field+".archive", "archive", image.Archive, archives)
+		switch {
+		case w.broken[field+".image"], w.broken[field+".archive"]:
+		case image.Image == "" && image.Archive == "":
+			w.problem(field, "it names nothing; write image, or archive")
+		case image.Image != "" && image.Archive != "":
+			w.problem(field+".archive", "stands beside image; write two entries")
+		}
 	}
 	var defaults *ContainerSpec
 	if r.Spec.Defaults != nil && r.Spec.Defaults.Container != nil {

@@ -70,6 +70,22 @@ func (s *oneShotStore) Complete(realm state.RealmName, id state.ContainerID, c s
 	return nil
 }
 
+// Imports implements controllers.Store.
+func (s *oneShotStore) Imports(realm state.RealmName) []state.Import {
+	if one := s.realms[realm]; one != nil {
+		return one.Imports(realm)
+	}
+	return nil
+}
+
+// SetImports implements controllers.Store.
+func (s *oneShotStore) SetImports(realm state.RealmName, imports []state.Import) error {
+	if one := s.realms[realm]; one != nil {
+		return one.SetImports(realm, imports)
+	}
+	return nil
+}
+
 // Forget implements controllers.Store.
 func (s *oneShotStore) Forget(realm state.RealmName, ids ...state.ContainerID) error {
 	if one := s.realms[realm]; one != nil {

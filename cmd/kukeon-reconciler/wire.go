@@ -17,6 +17,7 @@ import (
 	"kukeon.io/kukeon-reconciler/internal/apply"
 	"kukeon.io/kukeon-reconciler/internal/ctrd"
 	"kukeon.io/kukeon-reconciler/internal/plan"
+	"kukeon.io/kukeon-reconciler/internal/source"
 	"kukeon.io/kukeon-reconciler/internal/state"
 	"kukeon.io/kukeon-reconciler/internal/status"
 	"kukeon.io/kukeon-reconciler/internal/store"
@@ -27,6 +28,15 @@ import (
 type engine struct {
 	client *ctrd.Client
 	host   *ctrd.Host
+}
+
+// openArchive opens an archive as the manifests' reader judges it.
+func openArchive(path string) (ctrd.Archive, error) {
+	f, err := source.OpenArchive(path)
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
 }
 
 // defaultPulls is how many images are fetched at once: one fills most lines, and two keep a slow registry from being in
@@ -51,7 +61,7 @@ func (a *app) newEngine(log logr.Logger, startSlots, pullSlots int) (*engine, er
 	return &engine{client, ctrd.New(ctrd.Config{
 		Services: client, Snapshotter: s.snapshotter, RegistryConfigDir: s.registryConfig, Boot: boot, Log: log, Now: a.now,
 		VolumesDir: filepath.Join(s.stateDir, "volumes"), FilesDir: filepath.Join(s.runDir, "files"),
-		Output: streams{s.runDir, s.logDir},
+		Output: streams{s.runDir, s.logDir}, OpenArchive: openArchive,
 		Slots: map[ctrd.SlotKind]ctrd.Slots{
 			ctrd.SlotStart: apply.NewSlots(startSlots), ctrd.SlotStop: apply.NewSlots(2 * startSlots), ctrd.SlotPull: apply.NewSlots(pullSlots),
 		},
@@ -100,11 +110,26 @@ func (a *app) preview(ctx context.Context, scan manifests.Scan) (out []status.Re
 	defer closing(client, &err)
 	ctx, cancel := context.WithTimeout(ctx, lookLimit)
 	defer cancel()
-	foreseen, problems, err := controllers.Preview(ctx, host, scan, a.settings.template, a.now())
+	foreseen, problems, err := controllers.Preview(ctx, host, scan, a.imported, a.settings.template, a.now())
 	for _, f := range foreseen {
 		out = append(out, f.Status)
 	}
 	return out, problems, err
+}
+
+// imported tells what the daemon or, in a realm of its own, apply has imported. Without the right to look there is
+// nothing to tell.
+func (a *app) imported(realm state.RealmName) []state.Import {
+	for _, dir := range []string{a.settings.stateDir, filepath.Join(a.settings.stateDir, "apply", string(realm))} {
+		kept, err := store.OpenReadOnly(dir)
+		if kept == nil || err != nil {
+			continue
+		}
+		if all := kept.Imports(realm); len(all) > 0 {
+			return all
+		}
+	}
+	return nil
 }
 
 // realmsWithoutDaemon shows what containerd records of our realms: what was last accepted is written on the

@@ -189,7 +189,8 @@ func Ended(a state.Accepted, realm state.RealmName, container state.ContainerID)
 func sameRealm(a, b state.Realm) bool {
 	return a.Namespace == b.Namespace && a.Deletion == b.Deletion && a.Suspended == b.Suspended &&
 		a.KeepAlways == b.KeepAlways && maps.Equal(a.Labels, b.Labels) &&
-		slices.Equal(a.Credentials, b.Credentials) && slices.EqualFunc(a.Images, b.Images, sameImage) && slices.EqualFunc(a.Containers, b.Containers, sameContainer)
+		slices.Equal(a.Credentials, b.Credentials) && slices.EqualFunc(a.Images, b.Images, sameImage) &&
+		slices.EqualFunc(a.Archives, b.Archives, sameArchive) && slices.EqualFunc(a.Containers, b.Containers, sameContainer)
 }
 
 func sameContainer(a, b state.Container) bool {
@@ -198,6 +199,10 @@ func sameContainer(a, b state.Container) bool {
 }
 
 func sameImage(a, b state.Image) bool { return a.Ref == b.Ref && a.Policy == b.Policy }
+
+func sameArchive(a, b state.Archive) bool {
+	return a.Path == b.Path && a.Version == b.Version && a.Problem == b.Problem
+}
 
 func compareObjects(a, b object) int {
 	return cmp.Or(cmp.Compare(a.realm, b.realm), cmp.Compare(a.container, b.container))

@@ -115,13 +115,16 @@ func (e *Executor) Do(ctx context.Context, ns state.Namespace, realm state.Realm
 	return e.run(opCtx, ns, realm, op)
 }
 
-// CancelPulls ends pulls of references that nobody wants any more. No other operation is ever cancelled.
-func (e *Executor) CancelPulls(realm state.RealmName, wanted func(ref string) bool) {
+// CancelFetches ends pulls and imports of what nobody wants any more. No other operation is ever cancelled.
+func (e *Executor) CancelFetches(realm state.RealmName, wanted func(plan.Object) bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, f := range e.lane(realm).running {
-		if pull, ok := f.op.(plan.Pull); ok && !wanted(pull.Ref) {
-			f.cancel()
+		switch f.op.(type) {
+		case plan.Pull, plan.Import:
+			if !wanted(f.op.Object()) {
+				f.cancel()
+			}
 		}
 	}
 }

@@ -192,7 +192,7 @@ func TestOnlyAPullThatNobodyWantsIsCancelled(t *testing.T) {
 			}
 		})
 		b.apply(t, plan.Pull{Ref: "old:1"}, plan.Pull{Ref: "new:1"}, plan.Stop{ID: "web", Grace: time.Hour})
-		b.CancelPulls("main", func(ref string) bool { return ref == "new:1" })
+		b.CancelFetches("main", func(o plan.Object) bool { return o.Name == "new:1" })
 		synctest.Wait()
 		if ended := b.ended(); len(ended) != 1 || ended[0].Operation.String() != "pull old:1" || ended[0].Failures != 0 {
 			t.Errorf("%+v", ended)

@@ -40,7 +40,7 @@ func Compile(scan manifests.Scan, opts Options, namespaces []state.NamespaceSumm
 		drafts:     map[state.RealmName]*draft{},
 		waits:      map[state.RealmName]string{},
 		refs:       map[string]string{},
-		public:     map[string]bool{},
+		files:      map[string]manifests.File{},
 		problems:   slices.Clone(scan.Problems),
 	}
 	for _, n := range namespaces {
@@ -73,8 +73,7 @@ type compiler struct {
 	// waits tells why realms are not to be accepted yet although nothing is wrong with them.
 	waits    map[state.RealmName]string
 	problems []manifests.Problem
-	// public are the files that everybody on the host can read.
-	public map[string]bool
+	files    map[string]manifests.File // by path
 	// refs are image references, completed, by what the manifests write.
 	refs map[string]string
 }
@@ -94,7 +93,7 @@ func (c *compiler) gather() {
 	files := slices.SortedFunc(slices.Values(c.scan.Files), func(a, b manifests.File) int { return cmp.Compare(a.Path, b.Path) })
 	for _, f := range files {
 		c.problems = append(c.problems, f.Problems...)
-		c.public[f.Path] = f.Public
+		c.files[f.Path] = f
 		for _, doc := range f.Documents {
 			if doc.RealmName == "" {
 				continue // the file is opaque, and says so

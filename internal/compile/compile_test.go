@@ -32,11 +32,15 @@ func TestMeaning(t *testing.T) {
 				t.Fatal(err)
 			}
 			scan := manifests.Scan{Exists: true, Complete: true, Revision: "4711"}
+			if strings.HasPrefix(filepath.Base(path), "archives-") {
+				scan.Dropped = map[string][]manifests.Archive{"main": {{Path: "/images.d/main/a.tar", Version: "2"}, {Path: "/manifests/z.tar", Version: "1"}}}
+			}
 			for i := range archive.Files {
 				f := &archive.Files[i]
 				if f.Name != "want" {
 					file := manifests.Decode(f.Name, f.Data)
 					file.Public = strings.HasPrefix(f.Name, "public")
+					file.Archives = archives(file)
 					scan.Files = append(scan.Files, file)
 					continue
 				}
@@ -54,6 +58,24 @@ func TestMeaning(t *testing.T) {
 			}
 		})
 	}
+}
+
+// archives finds every archive that a file names, but for missing ones.
+func archives(f manifests.File) map[string]manifests.Archive {
+	out := map[string]manifests.Archive{}
+	for _, doc := range f.Documents {
+		if doc.Realm == nil {
+			continue
+		}
+		for _, image := range doc.Realm.Spec.Images {
+			a := manifests.Archive{Path: "/manifests/" + image.Archive, Version: "1"}
+			if strings.HasPrefix(image.Archive, "missing") {
+				a.Version, a.Problem = "", "it cannot be read: no such file or directory"
+			}
+			out[image.Archive] = a
+		}
+	}
+	return out
 }
 
 func show(t *testing.T, d Desired) string {

@@ -80,7 +80,7 @@ func (c *compiler) credentials(d *draft) {
 	head := d.heads[0]
 	for i, from := range head.Realm.Spec.RegistryCredentials {
 		field := fmt.Sprintf("spec.registryCredentials[%d].password", i)
-		if from.Password != "" && c.public[head.File] {
+		if from.Password != "" && c.files[head.File].Public {
 			c.problems = append(c.problems, manifests.Problem{
 				Position: head.At(field), Field: field, Severity: manifests.Warning,
 				Message: "everybody on this host can read this password; `chmod o-r` the file, or write passwordFile",
@@ -99,10 +99,16 @@ func (c *compiler) credentials(d *draft) {
 	}
 }
 
-// images collects what the realm wants besides its containers' images.
+// images collects what the realm wants besides its containers' images: references and archives, those of its drop
+// directory last.
 func (c *compiler) images(d *draft) {
 	head := d.heads[0]
 	for i, image := range head.Realm.Spec.Images {
+		if image.Archive != "" {
+			field := fmt.Sprintf("spec.images[%d].archive", i)
+			c.archive(d, c.files[head.File].Archives[image.Archive], head.At(field), field)
+			continue
+		}
 		field := fmt.Sprintf("spec.images[%d].image", i)
 		ref, err := manifests.NormalizeImage(image.Image)
 		if err != nil {
@@ -114,7 +120,28 @@ func (c *compiler) images(d *draft) {
 			d.realm.Images = append(d.realm.Images, state.Image{Ref: ref, Policy: state.PullIfNotPresent, Origin: c.origin(head, field)})
 		}
 	}
+	for _, a := range c.scan.Dropped[string(d.name)] {
+		c.archive(d, a, manifests.Position{File: a.Path}, "")
+	}
 	slices.SortFunc(d.realm.Images, func(a, b state.Image) int { return cmp.Compare(a.Ref, b.Ref) })
+}
+
+// archive adds an archive to the realm. One that cannot be imported may come later: it is told of, and keeps nothing
+// else of the realm from being accepted.
+func (c *compiler) archive(d *draft, a manifests.Archive, at manifests.Position, field string) {
+	if slices.ContainsFunc(d.realm.Archives, func(other state.Archive) bool { return other.Path == a.Path }) {
+		return
+	}
+	if a.Problem != "" {
+		c.problems = append(c.problems, manifests.Problem{
+			Position: at, Field: field, Severity: manifests.Warning, Message: fmt.Sprintf("archive %s is not imported: %s", a.Path, a.Problem),
+		})
+	}
+	origin := state.Origin{Path: at.File, Line: at.Line}
+	if field != "" {
+		origin.Revision = c.scan.Revision
+	}
+	d.realm.Archives = append(d.realm.Archives, state.Archive{Path: a.Path, Version: a.Version, Problem: a.Problem, Origin: origin})
 }
 
 // containers collects the realm's own and those of other documents.

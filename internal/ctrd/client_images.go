@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/content"
@@ -14,13 +15,13 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// keepLabels is an image store in which a pull over a record that exists leaves that record's labels alone: the
-// client replaces the record as a whole, and so would stamp what belongs to somebody else.
+// keepLabels is an image store in which a pull or an import over a record that exists leaves that record's labels alone:
+// the client replaces them, and so would stamp what belongs to somebody else.
 type keepLabels struct{ images.Store }
 
 // Update implements images.Store. A record that already points to the target is not written.
 func (s keepLabels) Update(ctx context.Context, image images.Image, fieldpaths ...string) (images.Image, error) {
-	if len(fieldpaths) > 0 {
+	if len(fieldpaths) > 0 && !slices.Contains(fieldpaths, "target") {
 		return s.Store.Update(ctx, image, fieldpaths...)
 	}
 	old, err := s.Get(ctx, image.Name)

@@ -42,6 +42,8 @@ func (h *Host) do(ctx context.Context, at target, op plan.Operation) (err error)
 		return h.releaseNamespace(ctx, op)
 	case plan.Pull:
 		return h.pull(ctx, at, op)
+	case plan.Import:
+		return h.importArchive(ctx, at, op)
 	case plan.Unpack:
 		return h.unpack(ctx, at, op)
 	case plan.DeleteImage:
@@ -99,7 +101,7 @@ func (m *mirror) begin(op plan.Operation) (end func(error)) {
 		switch o.Kind {
 		case plan.NamespaceObject:
 			m.dirty.labels = true
-		case plan.ImageObject, plan.SnapshotObject:
+		case plan.ImageObject, plan.ArchiveObject, plan.SnapshotObject:
 			m.dirty.store = true
 		case plan.LeaseObject:
 			m.dirty.leases = true

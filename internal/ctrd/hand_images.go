@@ -12,7 +12,6 @@ import (
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
-	"github.com/containerd/containerd/v2/pkg/archive/compression"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
@@ -160,39 +159,27 @@ func (c *Client) name(ctx context.Context, image images.Image) (unchanged bool, 
 	return false, err
 }
 
-// ErrNoName is the error of an archive of which no image has a name.
-var ErrNoName = errors.New("no image in it has a name")
-
-// ImportImages brings the images of an OCI or docker archive, also of a compressed one, into a namespace, as far as they
-// are for this host's platform. Names are completed as docker does.
+// ImportImages brings the images of an archive into a namespace, as ImportArchive does.
 func (c *Client) ImportImages(ctx context.Context, to string, archive io.Reader) (out []Brought, err error) {
+	before, err := c.Images(ctx, to)
+	if err != nil {
+		return nil, err
+	}
+	imported, err := c.ImportArchive(ctx, to, archive, nil)
+	if err != nil {
+		return nil, err
+	}
 	ctx = namespaces.WithNamespace(ctx, to)
-	before, err := c.client.ImageService().List(ctx)
-	if err != nil {
-		return nil, err
-	}
-	tar, err := compression.DecompressStream(archive)
-	if err != nil {
-		return nil, fmt.Errorf("no archive: %w", err)
-	}
-	defer func() { err = errors.Join(err, tar.Close()) }()
-	imported, err := c.client.Import(ctx, tar, containerd.WithImportPlatform(platforms.Default()))
-	if err != nil {
-		return nil, err
-	}
-	for _, i := range imported {
-		b := Brought{Ref: i.Name, Digest: i.Target.Digest.String()}
+	for _, record := range imported {
+		b := Brought{Ref: record.Name, Digest: record.Target.Digest.String()}
 		b.Unchanged = slices.ContainsFunc(before, func(old images.Image) bool {
-			return old.Name == i.Name && old.Target.Digest == i.Target.Digest
+			return old.Name == record.Name && old.Target.Digest == record.Target.Digest
 		})
-		if b.Bytes, err = i.Size(ctx, c.client.ContentStore(), platforms.Default()); err != nil {
-			return nil, fmt.Errorf("image %s is not for this host (%s): %w", i.Name, platforms.DefaultString(), err)
+		image := containerd.NewImageWithPlatform(c.client, record, platforms.Default())
+		if b.Bytes, err = image.Size(ctx); err != nil {
+			return nil, fmt.Errorf("size of image %s: %w", record.Name, err)
 		}
 		out = append(out, b)
 	}
-	if len(out) == 0 {
-		return nil, ErrNoName
-	}
-	slices.SortFunc(out, func(a, b Brought) int { return strings.Compare(a.Ref, b.Ref) })
 	return out, nil
 }

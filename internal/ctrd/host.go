@@ -32,6 +32,8 @@ type Config struct {
 	VolumesDir string
 	// FilesDir holds <namespace>/<id>/{hosts,hostname,resolv.conf}, our copies that are mounted into containers.
 	FilesDir string
+	// OpenArchive opens an archive of images.
+	OpenArchive func(path string) (Archive, error)
 	// Output is told of every task before it is made; nil means that output goes nowhere.
 	Output Output
 	// Slots bound what is under way at a time; a kind without any is not bounded.
@@ -40,6 +42,12 @@ type Config struct {
 	Machine Machine
 	Log     logr.Logger
 	Now     func() time.Time // nil means time.Now
+}
+
+// Archive is a file of images. Its version is another one whenever its content may be.
+type Archive interface {
+	io.ReadSeekCloser
+	Version() (string, error)
 }
 
 // Output is who carries the output of containers.
@@ -92,6 +100,8 @@ type Host struct {
 	svc    Services
 	leases leaseKeeper
 	pulls  turns // by reference
+	// imports lets one archive at a time be read: more only keep the disk busy with seeking.
+	imports turns
 
 	corpses sync.Map // corpse -> time.Time: since when former processes are in the way of a start
 

@@ -38,8 +38,9 @@ type mirror struct {
 	snaps       map[string]snapshots.Info // of the snapshotter, by key
 	snapshotter string
 	leases      []string
-	incomplete  map[string]bool      // image references that could not be unpacked for want of content
-	lookedUp    map[string]time.Time // image reference -> last answer of the registry
+	incomplete  map[string]bool         // image references that could not be unpacked for want of content
+	imports     map[string]state.Import // by path
+	lookedUp    map[string]time.Time    // image reference -> last answer of the registry
 
 	busy     map[state.ContainerID]int                        // operations under way
 	creating map[string]int                                   // snapshot keys of creates under way
@@ -101,7 +102,7 @@ func newMirror(ns state.Namespace) *mirror {
 	return &mirror{
 		ns: ns, turn: make(chan struct{}, 1), dirty: allDirty,
 		entries: map[state.ContainerID]*entry{}, chain: map[string]string{}, snaps: map[string]snapshots.Info{},
-		lookedUp: map[string]time.Time{}, incomplete: map[string]bool{}, busy: map[state.ContainerID]int{}, creating: map[string]int{},
+		imports: map[string]state.Import{}, lookedUp: map[string]time.Time{}, incomplete: map[string]bool{}, busy: map[state.ContainerID]int{}, creating: map[string]int{},
 		watchers: map[state.ContainerID]map[chan struct{}]struct{}{},
 	}
 }
@@ -322,7 +323,7 @@ func (m *mirror) observed(owner state.Owner, boot string, leased func(id string)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.sweep()
-	o := state.Observed{Namespace: m.ns, Exists: m.exists, Labels: m.labels, Owner: owner, Boot: boot}
+	o := state.Observed{Namespace: m.ns, Exists: m.exists, Labels: m.labels, Owner: owner, Boot: boot, Imports: maps.Clone(m.imports)}
 	if !m.exists {
 		return o
 	}

@@ -21,6 +21,7 @@ import (
 	"kukeon.io/kukeon-reconciler/internal/ctrd"
 	"kukeon.io/kukeon-reconciler/internal/outcome"
 	"kukeon.io/kukeon-reconciler/internal/plan"
+	"kukeon.io/kukeon-reconciler/internal/source"
 	"kukeon.io/kukeon-reconciler/internal/state"
 	"kukeon.io/kukeon-reconciler/internal/testenv"
 )
@@ -57,7 +58,7 @@ func newReal(t *testing.T, version string) *realHost {
 	r.dir = t.TempDir()
 	r.host = ctrd.New(ctrd.Config{
 		Services: client, Boot: "boot-1", VolumesDir: filepath.Join(r.dir, "volumes"), FilesDir: filepath.Join(r.dir, "files"),
-		Output: files(r.dir), RegistryConfigDir: filepath.Join(r.dir, "certs.d"), Log: logr.Discard(),
+		Output: files(r.dir), OpenArchive: openArchive, RegistryConfigDir: filepath.Join(r.dir, "certs.d"), Log: logr.Discard(),
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
@@ -88,6 +89,8 @@ func newReal(t *testing.T, version string) *realHost {
 	t.Cleanup(r.empty)
 	return r
 }
+
+func openArchive(path string) (ctrd.Archive, error) { return source.OpenArchive(path) }
 
 func tell(c chan struct{}) {
 	select {

@@ -2,6 +2,7 @@ package ctrd
 
 import (
 	"context"
+	"io"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/containers"
@@ -57,6 +58,10 @@ type Services interface {
 	// Pull fetches an image under the lease in ctx and writes its record; it does not unpack. NotFound means that the
 	// registry does not have it, or with ErrIncomplete not all of it; *PlatformError that it is not made for this host.
 	Pull(ctx context.Context, ns, ref string, o PullOptions) (images.Image, error)
+	// ImportArchive brings the images of an OCI or docker archive, also of a compressed one, in under the lease in ctx, and
+	// returns their records; it does not unpack. Names are completed as docker does. Labels are those of records that it
+	// makes; those that exist keep their own. ErrNoName means that no image has a name.
+	ImportArchive(ctx context.Context, ns string, archive io.Reader, labels map[string]string) ([]images.Image, error)
 	// Unpack makes the image's chain of snapshots, under the lease in ctx.
 	Unpack(ctx context.Context, ns, ref, snapshotter string) error
 

@@ -38,6 +38,8 @@ type Subject struct {
 	Image func(t *testing.T, ns string) string
 	// Remote puts such an image into a registry and returns its reference.
 	Remote func(t *testing.T) string
+	// Archive is such an image as a file, and the name that it has there.
+	Archive func(t *testing.T) (file []byte, ref string)
 	// World does to the containerd what ctrd never does.
 	World World
 	// Behave tells a containerd that runs no real processes which one the container's next will be. May be nil.

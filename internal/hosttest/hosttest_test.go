@@ -56,7 +56,10 @@ func fake(version string) hosttest.Subject {
 			return busybox
 		},
 		Remote: func(*testing.T) string { return "registry.example.com/web:1" },
-		World:  fakeWorld{d},
+		Archive: func(*testing.T) ([]byte, string) {
+			return fakectrd.Archive(map[string]fakectrd.Image{busybox: image}), busybox
+		},
+		World: fakeWorld{d},
 		Behave: func(ns, id string, p hosttest.Program) {
 			mu.Lock()
 			defer mu.Unlock()
@@ -104,6 +107,11 @@ func realDaemon(t *testing.T, version string) hosttest.Subject {
 			ref, err := registry.Push(t.Context(), "busybox:1.36", testenv.BusyboxImage())
 			check(t, err)
 			return ref
+		},
+		Archive: func(t *testing.T) ([]byte, string) {
+			file, err := os.ReadFile(archive)
+			check(t, err)
+			return file, busybox
 		},
 		World: realWorld{d},
 	}

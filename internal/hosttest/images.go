@@ -1,6 +1,7 @@
 package hosttest
 
 import (
+	"bytes"
 	"slices"
 
 	"github.com/containerd/containerd/v2/core/images"
@@ -72,6 +73,50 @@ var imageCases = []testCase{
 	{"a pull from a registry that does not answer is a plain error", func(h *host) {
 		_, err := h.Pull(h.lease("l"), h.ns, "127.0.0.1:1/none:1", ctrd.PullOptions{})
 		h.is("plain", err)
+	}},
+	{"an import writes the record with our labels and unpacks nothing", func(h *host) {
+		file, ref := h.subject.Archive(h.T)
+		labels := map[string]string{"reconciler.kukeon.io/owner": "me"}
+		for range 2 { // once more changes nothing
+			imported, err := h.ImportArchive(h.lease("l"), h.ns, bytes.NewReader(file), labels)
+			h.ok(err)
+			got, err := h.Image(h.ctx, h.ns, ref)
+			h.ok(err)
+			if diff := cmp.Diff(labels, got.Labels); diff != "" || len(imported) != 1 || imported[0].Name != ref ||
+				imported[0].Target.Digest != got.Target.Digest {
+				h.Errorf("%+v, labels (-want +got):\n%s", imported, diff)
+			}
+			h.ok(h.DeleteLease(h.ctx, h.ns, "l"))
+		}
+		_, chain, err := h.ImageConfig(h.ctx, h.ns, ref)
+		h.ok(err)
+		_, err = h.Snapshot(h.ctx, h.ns, Snapshotter, chain)
+		h.is("NotFound", err)
+	}},
+	{"an import over a record that exists keeps its labels", func(h *host) {
+		file, ref := h.subject.Archive(h.T)
+		theirs := map[string]string{"theirs": "1"}
+		_, err := h.ImportArchive(h.lease("l"), h.ns, bytes.NewReader(file), theirs)
+		h.ok(err)
+		imported, err := h.ImportArchive(h.lease("m"), h.ns, bytes.NewReader(file), map[string]string{"reconciler.kukeon.io/owner": "me"})
+		h.ok(err)
+		got, err := h.Image(h.ctx, h.ns, ref)
+		h.ok(err)
+		for _, i := range append(imported, got) {
+			if diff := cmp.Diff(theirs, i.Labels); diff != "" {
+				h.Errorf("labels (-want +got):\n%s", diff)
+			}
+		}
+	}},
+	{"what is no archive, or cut short, is a plain error and leaves no record", func(h *host) {
+		file, ref := h.subject.Archive(h.T)
+		for _, bad := range [][]byte{[]byte("hello"), file[:len(file)/2], nil} {
+			_, err := h.ImportArchive(h.lease("l"), h.ns, bytes.NewReader(bad), nil)
+			h.is("plain", err)
+			h.ok(h.DeleteLease(h.ctx, h.ns, "l"))
+		}
+		_, err := h.Image(h.ctx, h.ns, ref)
+		h.is("NotFound", err)
 	}},
 	{"it is unpacked as often as one likes, and every snapshot stays", func(h *host) {
 		ref := h.subject.Remote(h.T)

@@ -14,7 +14,7 @@ import (
 // at most one per object, each with its reason. Order is a precondition on observed state and nothing else: what
 // cannot be done yet is a Wait, and the end of an operation brings the next pass.
 func Diff(want Want, have state.Observed, busy Busy, now time.Time) Plan {
-	d := &differ{want: want, have: have, busy: busy, now: now, images: map[string]bool{}}
+	d := &differ{want: want, have: have, busy: busy, now: now, images: map[string]bool{}, renewed: map[string]bool{}}
 	switch {
 	case want.Suspended != "":
 		d.leave(Object{NamespaceObject, string(want.Realm.Namespace)}, ReasonSuspended, want.Suspended)
@@ -34,6 +34,10 @@ type differ struct {
 	now  time.Time
 	plan Plan
 
+	// importing is the archive that is being imported, or will be: what is missing may be in it.
+	importing string
+	// renewed are images that came with an earlier version of it.
+	renewed map[string]bool
 	// images remembers for which references something is planned already.
 	images map[string]bool
 }
@@ -42,6 +46,7 @@ func (d *differ) keepRealm() {
 	if !d.namespace() {
 		return
 	}
+	d.archives()
 	for _, i := range d.want.Realm.Images {
 		d.image(i.Ref, i.Policy, i.Origin, false)
 	}
@@ -198,7 +203,7 @@ func (d *differ) leftovers() {
 func (d *differ) preparing() bool {
 	leased := func(o Operation) bool {
 		switch o.(type) {
-		case Create, Pull, Unpack:
+		case Create, Pull, Import, Unpack:
 			return true
 		}
 		return false
@@ -208,7 +213,7 @@ func (d *differ) preparing() bool {
 			return true
 		}
 	}
-	waiting := func(w Wait) bool { return w.Object.Kind == ImageObject }
+	waiting := func(w Wait) bool { return w.Object.Kind == ImageObject || w.Object.Kind == ArchiveObject }
 	return slices.ContainsFunc(d.plan.Operations, leased) || slices.ContainsFunc(d.plan.Waits, waiting)
 }
 
@@ -222,17 +227,18 @@ func (d *differ) removing(key string) bool {
 	return false
 }
 
-// do plans the operation, unless its object is held back by an earlier failure.
-func (d *differ) do(op Operation) {
+// do plans the operation, unless its object is held back by an earlier failure, and reports whether it did.
+func (d *differ) do(op Operation) bool {
 	obj := op.Object()
 	if d.waitIfRunning(obj) {
-		return
+		return false
 	}
 	if r, ok := d.busy.RetryAt[obj]; ok && r.Operation == op.String() && d.now.Before(r.At) {
 		d.wait(obj, fmt.Sprintf("another try to %s: %s", op, r.Error), r.At)
-		return
+		return false
 	}
 	d.plan.Operations = append(d.plan.Operations, op)
+	return true
 }
 
 func (d *differ) running(obj Object) bool {

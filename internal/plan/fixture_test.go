@@ -37,6 +37,8 @@ type wantFixture struct {
 	Labels       map[string]string  `json:"labels"`
 	Deletion     string             `json:"deletionPolicy"`
 	Images       []state.Image      `json:"images"`
+	Archives     []state.Archive    `json:"archives"`
+	Imports      []state.Import     `json:"imports"` // remembered
 	Containers   []containerFixture `json:"containers"`
 	Removing     string             `json:"removing"`
 	Undeclared   bool               `json:"undeclared"`
@@ -103,6 +105,7 @@ type busyFixture struct {
 	Creating []string          `json:"creating"`
 	Removing []string          `json:"removingSnapshots"`
 	Pulling  []string          `json:"pulling"`
+	Imports  []string          `json:"importing"`
 	Failed   map[string]string `json:"failed"` // printed operation -> error, to be tried in 4 s
 }
 
@@ -184,11 +187,11 @@ func (f containerFixture) observed() state.ObservedContainer {
 func (f wantFixture) want() plan.Want {
 	w := plan.Want{
 		Realm: state.Realm{
-			Name: state.RealmName(orElse(f.Realm, "main")), Namespace: "kukeon-main", Labels: f.Labels, Images: f.Images,
+			Name: state.RealmName(orElse(f.Realm, "main")), Namespace: "kukeon-main", Labels: f.Labels, Images: f.Images, Archives: f.Archives,
 			Deletion: state.DeletionPolicy(orElse(f.Deletion, "Delete")), Origin: state.Origin{Path: "main.yaml", Line: 1},
 		},
 		Removing: f.Removing != "", Why: f.Removing, Suspended: f.Suspended, ManagedBy: state.ManagedByDaemon,
-		Undeclared: f.Undeclared, RemovalsWait: f.RemovalsWait,
+		Imports: f.Imports, Undeclared: f.Undeclared, RemovalsWait: f.RemovalsWait,
 		Removals:            map[state.ContainerID]state.Removal{},
 		Completions:         map[state.ContainerID]state.Completion{},
 		SuspendedContainers: map[state.ContainerID]string{},
@@ -265,11 +268,18 @@ func (f busyFixture) busy() plan.Busy {
 		op := plan.Pull{Ref: ref}
 		b.Running[op.Object()] = op
 	}
+	for _, path := range f.Imports {
+		op := plan.Import{Path: path}
+		b.Running[op.Object()] = op
+	}
 	for op, text := range f.Failed {
 		verb, name, _ := strings.Cut(op, " ")
 		obj := plan.Object{Kind: plan.ContainerObject, Name: name}
-		if verb == "pull" {
+		switch verb {
+		case "pull":
 			obj.Kind = plan.ImageObject
+		case "import":
+			obj.Kind = plan.ArchiveObject
 		}
 		b.RetryAt[obj] = plan.Retry{At: clock.Add(4 * time.Second), Operation: op, Error: text}
 	}

@@ -26,6 +26,8 @@ func (d *differ) image(ref string, policy state.PullPolicy, origin state.Origin,
 	stale := making && policy == state.PullAlways && (i.LookedUp.IsZero() || d.now.Sub(i.LookedUp) > state.ImageFresh)
 	unpackable := there && !i.Incomplete
 	switch {
+	case d.awaitImport(ref, !usable && !unpackable, making):
+		return false
 	case usable && !stale:
 		return true
 	case !usable && !unpackable && policy == state.PullNever:

@@ -15,6 +15,7 @@ const (
 	NamespaceObject ObjectKind = "namespace"
 	ContainerObject ObjectKind = "container"
 	ImageObject     ObjectKind = "image"
+	ArchiveObject   ObjectKind = "archive"
 	SnapshotObject  ObjectKind = "snapshot"
 	LeaseObject     ObjectKind = "lease"
 )
@@ -91,6 +92,20 @@ func (o Pull) String() string {
 	}
 	return "pull " + o.Ref
 }
+
+// Import brings the images of an archive in, without unpacking them. Records of images that are there stay whose they are.
+type Import struct {
+	base
+	// Path is the archive, Version what it has to be still.
+	Path, Version string
+	// Known is the last import of this path when all its images are still there: a file whose bytes are the same brings
+	// nothing new. Zero: there is none.
+	Known state.Import
+}
+
+// Object implements Operation.
+func (o Import) Object() Object { return Object{ArchiveObject, o.Path} }
+func (o Import) String() string { return "import " + o.Path }
 
 // Unpack makes an image that is present usable: somebody imported it without unpacking. It never stamps it.
 type Unpack struct {

@@ -62,6 +62,8 @@ type Want struct {
 	Removals map[state.ContainerID]state.Removal
 	// RemovalsWait says what has to come before any of them is carried out; empty when nothing has.
 	RemovalsWait string
+	// Imports are the remembered imports of archives.
+	Imports []state.Import
 	// Completions are the remembered ends of containers.
 	Completions map[state.ContainerID]state.Completion
 	// Suspended says why the realm, or the container, is suspended.

@@ -19,6 +19,12 @@ func Predict(have state.Observed, op Operation, now time.Time) state.Observed {
 		have.Labels = merge(merge(have.Labels, nil, op.Drop), op.Labels, nil)
 	case Pull:
 		have.Images = putImage(have.Images, state.ObservedImage{Ref: op.Ref, Owner: have.Owner, Unpacked: true, LookedUp: now})
+	case Import: // what is in it is not known
+		have.Imports = maps.Clone(have.Imports)
+		if have.Imports == nil {
+			have.Imports = map[string]state.Import{}
+		}
+		have.Imports[op.Path] = state.Import{Path: op.Path, Version: op.Version}
 	case Unpack:
 		i, _ := have.FindImage(op.Ref)
 		i.Ref, i.Unpacked = op.Ref, true

@@ -119,6 +119,7 @@ func (r *Reader) look(ctx context.Context) (scan manifests.Scan, steady bool) {
 	}
 	scan.Withheld, scan.Problems = a.withheld, append(scan.Problems, a.problems...)
 	versions, vanished := r.loadAll(ctx, top, a, o, &scan)
+	r.findArchives(&scan, o, r.standsIn, dropsBeside(r.root))
 	t.vanished = t.vanished || vanished
 	changed := t.changed()
 	if t.vanished || at.left(r.root, root) {
@@ -175,6 +176,14 @@ func (r *Reader) postpone(path string, scan *manifests.Scan) wait {
 		scan.Problems = append(scan.Problems, problemAt(path, fmt.Sprintf("still being written after %v", maxUnsettled)))
 	}
 	return w
+}
+
+// standsIn is the directory of a file of a scan.
+func (r *Reader) standsIn(path string) string {
+	if r.prefix == "" {
+		path = filepath.Join(r.root, path)
+	}
+	return filepath.Dir(path)
 }
 
 // missing is the scan of a directory that is not there or cannot be listed.
@@ -283,6 +292,7 @@ func ReadPaths(paths []string, stdin io.Reader) (manifests.Scan, error) {
 		whole.Problems = append(whole.Problems, scan.Problems...)
 		whole.Unsettled = append(whole.Unsettled, scan.Unsettled...)
 		whole.Directories = append(whole.Directories, scan.Directories...)
+		mergeArchives(&whole, scan)
 		revisions, prints = append(revisions, scan.Revision), append(prints, scan.Fingerprint)
 		complete = complete && scan.Complete
 	}
@@ -354,6 +364,7 @@ func (r *Reader) readFile() (manifests.Scan, error) {
 	if vanished {
 		return manifests.Scan{}, &fs.PathError{Op: "open", Path: r.root, Err: fs.ErrNotExist}
 	}
+	r.findArchives(&scan, owners{}, filepath.Dir, "")
 	scan.Fingerprint = fingerprint(place{}, &tree{}, []candidate{file}, versions)
 	return finish(scan), nil
 }
@@ -371,6 +382,9 @@ func readStdin(stdin io.Reader) (manifests.Scan, error) {
 		scan.Problems = []manifests.Problem{p}
 	default:
 		scan.Files = []manifests.File{manifests.Decode("-", data)}
+		r := NewReader("-")
+		r.everyone = true
+		r.findArchives(&scan, owners{}, func(string) string { return "." }, "")
 	}
 	return finish(scan), nil
 }

@@ -34,6 +34,8 @@ type Realm struct {
 	Labels     map[string]string `json:"labels,omitempty"` // of the namespace
 	// Images are wanted in the namespace even when no container needs them. Sorted, no reference twice.
 	Images []Image `json:"images,omitempty"`
+	// Archives are files whose images are wanted in the namespace, in the order in which they are imported; no path twice.
+	Archives []Archive `json:"archives,omitempty"`
 	// Credentials open private registries to the realm's pulls, in the order of the manifest.
 	Credentials []Credential `json:"credentials,omitempty"`
 	// Containers are sorted by ID.
@@ -48,6 +50,24 @@ type Image struct {
 	Ref    string     `json:"ref"` // normalised
 	Policy PullPolicy `json:"policy"`
 	Origin Origin     `json:"origin"`
+}
+
+// Archive is a file of images, as it stood when the manifests were read.
+type Archive struct {
+	Path string `json:"path"` // absolute
+	// Version is another one whenever the file's content may be; empty when it is not to be imported, and Problem says why.
+	Version string `json:"version,omitempty"`
+	Problem string `json:"problem,omitempty"`
+	Origin  Origin `json:"origin"`
+}
+
+// Import is what the last import of an archive brought.
+type Import struct {
+	Path    string `json:"path"`
+	Version string `json:"version"`
+	Digest  string `json:"digest"` // of the file's bytes
+	// Refs are the names of its images, sorted.
+	Refs []string `json:"refs"`
 }
 
 // Credential is a user and a password for a registry.

@@ -18,6 +18,8 @@ type Observed struct {
 	Images     []ObservedImage    // sorted by Ref
 	Snapshots  []ObservedSnapshot // of ours that no container names, sorted by Key
 	Leases     []ObservedLease    // of ours, sorted by ID
+	// Imports are the archives that this process imported into the namespace, by path.
+	Imports map[string]Import
 }
 
 // Find returns the container or task with the id.

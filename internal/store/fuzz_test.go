@@ -24,7 +24,10 @@ func FuzzStore(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	done, err := encode(completionsDocument{formatVersion, map[state.ContainerID]state.Completion{"job": {Digest: "d", Code: 1, Time: time.Unix(1, 0)}}})
+	done, err := encode(realmDocument{formatVersion, realmRecords{
+		Completions: map[state.ContainerID]state.Completion{"job": {Digest: "d", Code: 1, Time: time.Unix(1, 0)}},
+		Imports:     []state.Import{{Path: "/a.tar", Version: "1", Digest: "sha256:1", Refs: []string{"app:1"}}},
+	}})
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -16,13 +17,19 @@ import (
 
 // records are what is kept in memory as well: asked for at every pass, written rarely.
 type records struct {
-	completions map[state.RealmName]map[state.ContainerID]state.Completion
+	realms      map[state.RealmName]realmRecords
 	suspensions []state.Suspension
 }
 
-type completionsDocument struct {
-	Version     int                                    `json:"version"`
+// realmRecords are what is remembered of a realm. They are replaced as a whole, and never changed.
+type realmRecords struct {
 	Completions map[state.ContainerID]state.Completion `json:"completions"`
+	Imports     []state.Import                         `json:"imports,omitempty"` // sorted by path
+}
+
+type realmDocument struct {
+	Version int `json:"version"`
+	realmRecords
 }
 
 type suspensionsDocument struct {
@@ -34,61 +41,88 @@ type suspensionsDocument struct {
 func (s *Store) Completions(realm state.RealmName) map[state.ContainerID]state.Completion {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return maps.Clone(s.records.completions[realm])
+	return maps.Clone(s.records.realms[realm].Completions)
 }
 
 // Complete remembers the end of a container. Only after it returned nil may the container's task be deleted.
 func (s *Store) Complete(realm state.RealmName, id state.ContainerID, c state.Completion) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if old, ok := s.records.completions[realm][id]; ok && old.Digest == c.Digest && old.Code == c.Code && old.Time.Equal(c.Time) {
+	next := s.records.realms[realm]
+	if old, ok := next.Completions[id]; ok && old.Digest == c.Digest && old.Code == c.Code && old.Time.Equal(c.Time) {
 		return nil
 	}
-	next := maps.Clone(s.records.completions[realm])
-	if next == nil {
-		next = map[state.ContainerID]state.Completion{}
+	if next.Completions = maps.Clone(next.Completions); next.Completions == nil {
+		next.Completions = map[state.ContainerID]state.Completion{}
 	}
-	next[id] = c
-	return s.putCompletions(realm, next)
+	next.Completions[id] = c
+	return s.putRealm(realm, next)
 }
 
-// Forget drops the remembered ends of the containers, or of the whole realm when none is given.
+// Imports returns what was imported into a realm, sorted by path.
+func (s *Store) Imports(realm state.RealmName) []state.Import {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.records.realms[realm].Imports)
+}
+
+// SetImports remembers what was imported into a realm, and forgets what else was.
+func (s *Store) SetImports(realm state.RealmName, imports []state.Import) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	next := s.records.realms[realm]
+	next.Imports = slices.SortedFunc(slices.Values(imports), func(a, b state.Import) int { return cmp.Compare(a.Path, b.Path) })
+	if reflect.DeepEqual(next.Imports, s.records.realms[realm].Imports) {
+		return nil
+	}
+	return s.putRealm(realm, next)
+}
+
+// Forget drops the remembered ends of the containers; all that is remembered of the realm when none is given.
 func (s *Store) Forget(realm state.RealmName, ids ...state.ContainerID) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	next := maps.Clone(s.records.completions[realm])
-	maps.DeleteFunc(next, func(id state.ContainerID, _ state.Completion) bool { return len(ids) == 0 || slices.Contains(ids, id) })
-	if len(next) == len(s.records.completions[realm]) {
+	old, known := s.records.realms[realm]
+	if len(ids) == 0 {
+		if !known {
+			return nil
+		}
+		return s.putRealm(realm, realmRecords{})
+	}
+	next := old
+	next.Completions = maps.Clone(old.Completions)
+	maps.DeleteFunc(next.Completions, func(id state.ContainerID, _ state.Completion) bool { return slices.Contains(ids, id) })
+	if len(next.Completions) == len(old.Completions) {
 		return nil
 	}
-	return s.putCompletions(realm, next)
+	return s.putRealm(realm, next)
 }
 
-// putCompletions writes a realm's completions, and then believes them.
-func (s *Store) putCompletions(realm state.RealmName, next map[state.ContainerID]state.Completion) error {
+// putRealm writes what is remembered of a realm, and then believes it.
+func (s *Store) putRealm(realm state.RealmName, next realmRecords) error {
 	name, err := completionsFile(realm)
 	if err != nil {
 		return err
 	}
-	if len(next) == 0 {
+	if len(next.Completions)+len(next.Imports) == 0 {
 		if err := s.remove(name); err != nil {
-			return fmt.Errorf("completions of realm %s: %w", realm, err)
+			return fmt.Errorf("records of realm %s: %w", realm, err)
 		}
-		delete(s.records.completions, realm)
+		delete(s.records.realms, realm)
 		return nil
 	}
-	data, err := encode(completionsDocument{formatVersion, next})
+	data, err := encode(realmDocument{formatVersion, next})
 	if err == nil {
 		err = s.write(name, data)
 	}
 	if err != nil {
-		return fmt.Errorf("completions of realm %s: %w", realm, err)
+		return fmt.Errorf("records of realm %s: %w", realm, err)
 	}
-	s.records.completions[realm] = next
+	s.records.realms[realm] = next
 	return nil
 }
 
-// completionsFile is where a realm's completions stand. Validation keeps slashes and dots out of names; a state
+// completionsFile is where the records of a realm stand. Validation keeps slashes and dots out of names; a state
 // file is no place to rely on that.
 func completionsFile(realm state.RealmName) (string, error) {
 	if !filepath.IsLocal(string(realm)) || strings.ContainsAny(string(realm), "/.") {
@@ -146,7 +180,7 @@ func (s *Store) putSuspensions(next []state.Suspension) error {
 
 // loadRecords reads completions and suspensions. Damaged files are set aside and told of; the others hold.
 func (s *Store) loadRecords() error {
-	s.records = records{completions: map[state.RealmName]map[state.ContainerID]state.Completion{}}
+	s.records = records{realms: map[state.RealmName]realmRecords{}}
 	var damaged []error
 	load := func(name string, into any) error {
 		data, err := s.read(name)
@@ -174,12 +208,12 @@ func (s *Store) loadRecords() error {
 		if !ok || strings.HasPrefix(realm, ".") { // set aside, or left by a write that was cut off
 			continue
 		}
-		var doc completionsDocument
+		var doc realmDocument
 		if err := load(filepath.Join(completionsDir, e.Name()), &doc); err != nil {
 			return err
 		}
-		if len(doc.Completions) > 0 {
-			s.records.completions[state.RealmName(realm)] = doc.Completions
+		if len(doc.Completions)+len(doc.Imports) > 0 {
+			s.records.realms[state.RealmName(realm)] = doc.realmRecords
 		}
 	}
 	return errors.Join(damaged...)

@@ -21,7 +21,7 @@ const (
 	lockFile        = "lock"
 	acceptedFile    = "accepted.json"
 	suspensionsFile = "suspensions.json"
-	completionsDir  = "completions" // a file per realm
+	completionsDir  = "completions" // a file per realm, with what was imported into it, too
 )
 
 // formatVersion is what this release writes. A file of another version is read as far as it is understood.

@@ -35,6 +35,7 @@ func newFake(ctx context.Context, version string, like *realDaemon) (*tracetest.
 	}
 	w.daemon.Behave(w.behave)
 	s := &tracetest.Side{Services: w.daemon, World: w, Refs: like.side.Refs}
+	s.Archive = fakectrd.Archive(map[string]fakectrd.Image{s.Refs["imported"]: w.images["B"]})
 	w.daemon.Registry.Put(s.Refs["A"], w.images["A"])
 	w.daemon.Registry.Put(s.Refs["B"], w.images["B"])
 	w.daemon.Registry.Fail(s.Refs["unreachable"], syscall.ECONNREFUSED)

@@ -74,6 +74,8 @@ func startReal(t *testing.T, version string) *realDaemon {
 		r.configs[name] = config
 	}
 	check(t, testenv.SaveArchive(r.images["B"], r.side.Refs["imported"], r.archive()))
+	r.side.Archive, err = os.ReadFile(r.archive())
+	check(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	r.side.Names, err = r.side.Learn(ctx, "tr-learn-"+r.suffix)

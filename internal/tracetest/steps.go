@@ -63,7 +63,7 @@ func (k kind) step(d dice) Step {
 	}
 	often := 12
 	switch k.method {
-	case "Pull", "Unpack", "PrepareSnapshot":
+	case "Pull", "ImportArchive", "Unpack", "PrepareSnapshot":
 		often = 2
 	}
 	if d.one(often) {

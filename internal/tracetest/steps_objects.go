@@ -1,6 +1,7 @@
 package tracetest
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"slices"
@@ -191,6 +192,16 @@ var imageKinds = []kind{
 		}
 	}},
 	{"Pull", 16, true, func(d dice) (string, action) { return pull(d.ns(), d.pulled(), d.labels()) }},
+	{"ImportArchive", 8, true, func(d dice) (string, action) {
+		ns, labels, whole := d.ns(), d.labels(), !d.one(4)
+		return fmt.Sprintf("%s whole=%v%s", ns, whole, brief(labels)), func(ctx context.Context, s *Side) (string, error) {
+			file := s.Archive
+			if !whole {
+				file = file[:len(file)/2]
+			}
+			return joined(s.ImportArchive(ctx, s.in(ns), bytes.NewReader(file), labels))(s.printImage)
+		}
+	}},
 	{"Unpack", 10, true, func(d dice) (string, action) { return unpack(d.ns(), d.stored(), d.snapshotter()) }},
 }
 

@@ -77,6 +77,8 @@ type Side struct {
 	Names map[string]string
 	// Refs are the references that steps use, by the names A, B, moving, missing and unreachable.
 	Refs map[string]string
+	// Archive is the image B as a file, named as Refs has it under imported.
+	Archive []byte
 
 	prefix string // of the trace's namespaces
 	mounts map[string][]mount.Mount

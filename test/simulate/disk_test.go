@@ -189,6 +189,7 @@ type disk struct {
 	saved     []byte
 	accepted  state.Accepted // what saved holds
 	done      map[state.RealmName]map[state.ContainerID]state.Completion
+	imports   map[state.RealmName][]state.Import
 	suspended []state.Suspension
 	full      bool
 	// killAt has the next save kill the process: "before" or "after" it is on the disk.
@@ -196,7 +197,7 @@ type disk struct {
 }
 
 func newDisk() *disk {
-	return &disk{done: map[state.RealmName]map[state.ContainerID]state.Completion{}}
+	return &disk{done: map[state.RealmName]map[state.ContainerID]state.Completion{}, imports: map[state.RealmName][]state.Import{}}
 }
 
 // lose empties the state directory.
@@ -205,6 +206,7 @@ func (d *disk) lose() {
 	defer d.mu.Unlock()
 	d.saved, d.accepted, d.suspended = nil, state.Accepted{}, nil
 	clear(d.done)
+	clear(d.imports)
 }
 
 // completion returns what is remembered of a one-shot.
@@ -309,12 +311,28 @@ func (s store) Complete(realm state.RealmName, id state.ContainerID, c state.Com
 	})
 }
 
+// Imports implements controllers.Store.
+func (s store) Imports(realm state.RealmName) []state.Import {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.imports[realm]
+}
+
+// SetImports implements controllers.Store.
+func (s store) SetImports(realm state.RealmName, imports []state.Import) error {
+	if reflect.DeepEqual(imports, s.Imports(realm)) {
+		return nil
+	}
+	return s.write(func() { s.imports[realm] = imports })
+}
+
 // Forget implements controllers.Store.
 func (s store) Forget(realm state.RealmName, ids ...state.ContainerID) error {
 	return s.write(func() {
 		s.proc.w.check.forgot(string(realm), ids)
 		if len(ids) == 0 {
 			delete(s.done, realm)
+			delete(s.imports, realm)
 		}
 		for _, id := range ids {
 			delete(s.done[realm], id)

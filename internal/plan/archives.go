@@ -1,0 +1,78 @@
+package plan
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"kukeon.io/kukeon-reconciler/internal/state"
+)
+
+// archives plans the imports that are due, one after the other: of two archives that give different images the same name,
+// the later one gives it.
+func (d *differ) archives() {
+	for _, a := range d.want.Realm.Archives {
+		obj := Object{ArchiveObject, a.Path}
+		last, imported := Imported(d.want, d.have, a.Path)
+		whole := imported && !slices.ContainsFunc(last.Refs, d.lacks)
+		switch {
+		case d.running(obj):
+			d.importing = a.Path
+			d.waitIfRunning(obj)
+		case whole && (last.Version == a.Version || a.Problem != ""):
+			// What it brought is there.
+		case a.Problem != "":
+			d.wait(obj, "the file: "+a.Problem, time.Time{})
+		case d.importing != "":
+			d.wait(obj, "the end of import "+d.importing, time.Time{})
+		default:
+			op := Import{Path: a.Path, Version: a.Version}
+			switch {
+			case !imported:
+				op.Why = Reason{ReasonMissing, "not imported yet", a.Origin}
+			case !whole:
+				op.Why = Reason{ReasonDrift, "an image of it is missing", a.Origin}
+			default:
+				op.Why = Reason{ReasonChanged, "the file changed", a.Origin}
+				op.Known = last
+			}
+			if d.do(op) {
+				d.importing = a.Path
+			}
+		}
+		if d.importing == a.Path {
+			for _, ref := range last.Refs {
+				d.renewed[ref] = true
+			}
+		}
+	}
+}
+
+// Imported returns the last import of an archive: what this process did, else what is remembered; false when there was none.
+func Imported(want Want, have state.Observed, path string) (state.Import, bool) {
+	if i, ok := have.Imports[path]; ok {
+		return i, true
+	}
+	for _, i := range want.Imports {
+		if i.Path == path {
+			return i, true
+		}
+	}
+	return state.Import{}, false
+}
+
+// lacks reports whether an image is missing, or its content.
+func (d *differ) lacks(ref string) bool {
+	i, there := d.have.FindImage(ref)
+	return !there || i.Incomplete
+}
+
+// awaitImport has an image wait that is missing, or about to be used, and in the archive that is being imported, as far
+// as is known; it reports whether it waits.
+func (d *differ) awaitImport(ref string, missing, making bool) bool {
+	if d.importing == "" || !missing && !(making && d.renewed[ref]) {
+		return false
+	}
+	d.wait(Object{ImageObject, ref}, fmt.Sprintf("the end of import %s, which may bring it", d.importing), time.Time{})
+	return true
+}
