@@ -53,6 +53,8 @@ type Archive struct {
 	// Version is another one whenever the file's content may be; empty when it is not to be imported, and Problem says why.
 	Version string
 	Problem string
+	// Settling means that the problem is only that it has just changed: it may be still being written.
+	Settling bool
 }
 
 // Withheld is a manifest file that is missing while a renamed one stands beside it: what it declared is suspended,

@@ -126,13 +126,13 @@ func (c *compiler) images(d *draft) {
 	slices.SortFunc(d.realm.Images, func(a, b state.Image) int { return cmp.Compare(a.Ref, b.Ref) })
 }
 
-// archive adds an archive to the realm. One that cannot be imported may come later: it is told of, and keeps nothing
-// else of the realm from being accepted.
+// archive adds an archive to the realm. One that cannot be imported may come later: it is told of, unless it is just
+// coming, and keeps nothing else of the realm from being accepted.
 func (c *compiler) archive(d *draft, a manifests.Archive, at manifests.Position, field string) {
 	if slices.ContainsFunc(d.realm.Archives, func(other state.Archive) bool { return other.Path == a.Path }) {
 		return
 	}
-	if a.Problem != "" {
+	if a.Problem != "" && !a.Settling {
 		c.problems = append(c.problems, manifests.Problem{
 			Position: at, Field: field, Severity: manifests.Warning, Message: fmt.Sprintf("archive %s is not imported: %s", a.Path, a.Problem),
 		})
@@ -141,7 +141,7 @@ func (c *compiler) archive(d *draft, a manifests.Archive, at manifests.Position,
 	if field != "" {
 		origin.Revision = c.scan.Revision
 	}
-	d.realm.Archives = append(d.realm.Archives, state.Archive{Path: a.Path, Version: a.Version, Problem: a.Problem, Origin: origin})
+	d.realm.Archives = append(d.realm.Archives, state.Archive{Path: a.Path, Version: a.Version, Problem: a.Problem, Settling: a.Settling, Origin: origin})
 }
 
 // containers collects the realm's own and those of other documents.

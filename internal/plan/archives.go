@@ -21,10 +21,13 @@ func (d *differ) archives() {
 			d.waitIfRunning(obj)
 		case whole && (last.Version == a.Version || a.Problem != ""):
 			// What it brought is there.
-		case a.Problem != "":
-			d.wait(obj, "the file: "+a.Problem, time.Time{})
 		case d.importing != "":
 			d.wait(obj, "the end of import "+d.importing, time.Time{})
+		case a.Problem != "":
+			d.wait(obj, "the file: "+a.Problem, time.Time{})
+			if a.Settling {
+				d.importing = a.Path
+			}
 		default:
 			op := Import{Path: a.Path, Version: a.Version}
 			switch {

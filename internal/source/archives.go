@@ -129,7 +129,7 @@ func (r *Reader) archive(path string, o owners, scan *manifests.Scan) manifests.
 	// lies ahead was written before the clock was set back, and tells nothing.
 	quiet := time.Unix(0, s.ctime).Add(archiveQuiet)
 	if age := scan.At.Sub(time.Unix(0, s.ctime)); !r.everyone && age >= 0 && age < archiveQuiet {
-		a.Problem = beingWritten
+		a.Problem, a.Settling = beingWritten, true
 		if scan.LookAgain.IsZero() || quiet.Before(scan.LookAgain) {
 			scan.LookAgain = quiet
 		}

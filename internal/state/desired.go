@@ -58,7 +58,9 @@ type Archive struct {
 	// Version is another one whenever the file's content may be; empty when it is not to be imported, and Problem says why.
 	Version string `json:"version,omitempty"`
 	Problem string `json:"problem,omitempty"`
-	Origin  Origin `json:"origin"`
+	// Settling means that it may be still being written.
+	Settling bool   `json:"settling,omitempty"`
+	Origin   Origin `json:"origin"`
 }
 
 // Import is what the last import of an archive brought.
