@@ -17,8 +17,8 @@ import (
 	"kukeon.io/kukeon-reconciler/internal/state"
 )
 
-// importArchive brings in what is in a file. What of it arrived when that was cut off stays under the lease, and is not
-// written again by the next try.
+// importArchive brings in what is in a file. What of it arrived when we or containerd ended stays under the lease, and is
+// not written again by the next try. What is wrong with the file, or the disk, takes that with it.
 func (h *Host) importArchive(ctx context.Context, at target, op plan.Import) (err error) {
 	done, err := h.imports.take(ctx, "")
 	if err != nil {
@@ -47,6 +47,7 @@ func (h *Host) importArchive(ctx context.Context, at target, op plan.Import) (er
 	if err := unchanged(file, op); err != nil {
 		return err
 	}
+	read.At = h.cfg.Now().Round(0).UTC()
 	h.mirror(at.ns).imported(read)
 	return nil
 }
@@ -62,7 +63,7 @@ func (h *Host) importAnew(ctx context.Context, at target, op plan.Import, file A
 		return state.Import{}, err
 	}
 	read, err := h.importUnderLease(leased, at, op, file, owner)
-	h.ended(at.ns, release(err != nil))
+	h.ended(at.ns, release(outcome.IsUnavailable(err)))
 	return read, err
 }
 
@@ -139,4 +140,7 @@ func (m *mirror) imported(i state.Import) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.imports[i.Path] = i
+	for _, ref := range i.Refs {
+		delete(m.incomplete, ref) // its content came along
+	}
 }

@@ -66,7 +66,7 @@ func TestAnArchiveIsImportedOncePerContent(t *testing.T) {
 		o := r.observe()
 		got := o.Imports["/a.tar"]
 		want := state.Import{
-			Path: "/a.tar", Version: "v1", Digest: got.Digest,
+			Path: "/a.tar", Version: "v1", Digest: got.Digest, At: got.At,
 			Refs: []string{"docker.io/library/a:1", "docker.io/library/b:1", "docker.io/library/theirs:1"},
 		}
 		if diff := cmp.Diff(want, got); diff != "" || len(got.Digest) != len("sha256:")+64 {
@@ -99,7 +99,7 @@ func TestAnArchiveIsImportedOncePerContent(t *testing.T) {
 	})
 }
 
-func TestAnImportThatFailsIsNotRememberedAndGoesOnUnderItsLease(t *testing.T) {
+func TestAnImportThatFailsIsNotRememberedAndLeavesNothing(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		r := newRig(t, fakectrd.Options{})
 		books := shelf{"/a.tar": {fakectrd.Archive(map[string]fakectrd.Image{"docker.io/library/a:1": {}}), "v1"}, "/bad.tar": {[]byte("hello"), "v1"}}
@@ -126,7 +126,7 @@ func TestAnImportThatFailsIsNotRememberedAndGoesOnUnderItsLease(t *testing.T) {
 		r.Up()
 		time.Sleep(2 * time.Second)
 		o := r.observe()
-		if len(o.Imports) > 0 || len(o.Leases) != 1 || o.Leases[0].ID != "kukeon/main/import/_bad.tar" {
+		if len(o.Imports) > 0 || len(o.Leases) > 0 {
 			t.Errorf("imports %+v, leases %+v", o.Imports, o.Leases)
 		}
 		must(t, do("/a.tar", "v1"))

@@ -284,6 +284,13 @@ func (d *Daemon) Import(ns, ref string, i Image, unpacked bool) error {
 	return err
 }
 
+// RestoreContent brings an image's content back.
+func (d *Daemon) RestoreContent(ns string, i Image) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.addContent(d.look(ns), nil, i.complete())
+}
+
 // LoseContent takes an image's content away and leaves its record, as a damaged content store does.
 func (d *Daemon) LoseContent(ns, ref string) error {
 	d.mu.Lock()

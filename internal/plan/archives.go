@@ -23,6 +23,8 @@ func (d *differ) archives() {
 			// What it brought is there.
 		case d.importing != "":
 			d.wait(obj, "the end of import "+d.importing, time.Time{})
+		case imported && !whole && d.justNow(last.At):
+			d.wait(obj, "a moment: an image that it has just brought is gone", last.At.Add(reimportPause))
 		case a.Problem != "":
 			d.wait(obj, "the file: "+a.Problem, time.Time{})
 			if a.Settling {
@@ -49,6 +51,15 @@ func (d *differ) archives() {
 			}
 		}
 	}
+}
+
+// reimportPause is how soon an archive is imported again whose images go as soon as they come: it may be big.
+const reimportPause = 5 * time.Second
+
+// justNow reports whether that was less than a pause ago. The clock may have been set since.
+func (d *differ) justNow(at time.Time) bool {
+	age := d.now.Sub(at)
+	return age >= 0 && age < reimportPause
 }
 
 // Imported returns the last import of an archive: what this process did, else what is remembered; false when there was none.

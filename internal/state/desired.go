@@ -70,6 +70,8 @@ type Import struct {
 	Digest  string `json:"digest"` // of the file's bytes
 	// Refs are the names of its images, sorted.
 	Refs []string `json:"refs"`
+	// At is when that was.
+	At time.Time `json:"at"`
 }
 
 // Credential is a user and a password for a registry.

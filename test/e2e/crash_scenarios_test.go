@@ -20,6 +20,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"kukeon.io/kukeon-reconciler/internal/testenv"
 )
 
 // scenario is one thing that happens to a realm. Each of its writes is broken once.
@@ -103,6 +105,20 @@ var courses = []course{
 		}},
 		{name: "remove the realm, not the image", act: (*life).remove},
 	},
+	{
+		{name: "import an archive", arrange: func(l *life) error {
+			image, err := l.fresh("archived")
+			if err != nil {
+				return err
+			}
+			return testenv.SaveArchive(image, l.archived(), filepath.Join(l.manifests, l.name()+".tar"))
+		}, act: func(l *life) error {
+			l.spec = "  images: [{archive: " + l.name() + ".tar}]\n"
+			l.containers = map[string]string{"web": l.containerOf("web", l.archived(), "imagePullPolicy: Never")}
+			return l.declare()
+		}},
+		{name: "remove the realm with its archive", act: (*life).remove},
+	},
 }
 
 // life is one realm of a rig on its way through a course.
@@ -152,35 +168,44 @@ func (l *life) killTask(id string) error {
 	return err
 }
 
-// push puts an image into the registry of which nobody has any part yet: the image "sleeps" with a file of its own in each
-// layer, and one layer more. How many writes a pull and an unpack take depends on what of it is there already.
+// archived is the name of the image in the life's archive.
+func (l *life) archived() string { return "docker.io/library/" + l.name() + ":1" }
+
+// push puts a fresh image into the registry.
 func (l *life) push(name string) (ref string, err error) {
-	own := []byte(l.name() + " " + name)
-	base, err := images["sleeps"].Layers()
+	img, err := l.fresh(name)
 	if err != nil {
 		return "", err
 	}
+	return registry.Push(context.Background(), strings.ReplaceAll(l.name(), "_", "-")+"-"+name+":1", img)
+}
+
+// fresh makes an image of which nobody has any part yet: the image "sleeps" with a file of its own in each layer, and one
+// layer more. How many writes a pull and an unpack take depends on what of it is there already.
+func (l *life) fresh(name string) (v1.Image, error) {
+	own := []byte(l.name() + " " + name)
+	base, err := images["sleeps"].Layers()
+	if err != nil {
+		return nil, err
+	}
 	img, err := mutate.ConfigFile(noimage.Image, &v1.ConfigFile{OS: "linux", Architecture: runtime.GOARCH})
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	for i, below := range append(base, nil) {
 		layer, err := layerWith(below, fmt.Sprintf("etc/whose-%d", i), own)
 		if err != nil {
-			return "", err
+			return nil, err
 		}
 		if img, err = mutate.AppendLayers(img, layer); err != nil {
-			return "", err
+			return nil, err
 		}
 	}
 	config, err := images["sleeps"].ConfigFile()
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	if img, err = mutate.Config(img, config.Config); err != nil {
-		return "", err
-	}
-	return registry.Push(context.Background(), strings.ReplaceAll(l.name(), "_", "-")+"-"+name+":1", img)
+	return mutate.Config(img, config.Config)
 }
 
 // layerWith is a layer, or an empty one, with a file more.

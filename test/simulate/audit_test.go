@@ -32,7 +32,7 @@ var allowed = map[string][]string{
 }
 
 // leased are the calls that the garbage collector could undo.
-var leased = []string{"PrepareSnapshot", "CreateContainer", "Pull", "Unpack"}
+var leased = []string{"PrepareSnapshot", "CreateContainer", "Pull", "ImportArchive", "Unpack"}
 
 // owner is the daemon's identity.
 const owner = "5f0c1b1e-0000-4000-8000-000000000000"
@@ -264,6 +264,8 @@ func (c *checker) legal(a state.Accepted, realm string, op plan.Operation, have 
 		return listed || declared && (have.record == nil || have.snapshotGone || outdated(have.record, want))
 	case plan.Pull, plan.Unpack:
 		return accepted
+	case plan.Import:
+		return accepted && slices.ContainsFunc(r.Archives, func(a state.Archive) bool { return a.Path == op.Path && a.Version == op.Version })
 	case plan.EnsureNamespace: // one that is removed is stamped again when it lost our labels with something of ours in it
 		return accepted || leaving && c.sawComplete
 	case plan.DeleteImage, plan.DeleteNamespace, plan.ReleaseNamespace:

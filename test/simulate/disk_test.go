@@ -1,17 +1,21 @@
 package simulate
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"io/fs"
 	"maps"
 	"reflect"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
+	"kukeon.io/kukeon-reconciler/internal/ctrd"
 	"kukeon.io/kukeon-reconciler/internal/state"
 	"kukeon.io/kukeon-reconciler/manifests"
 )
@@ -25,7 +29,9 @@ type directory struct {
 	// under are the files that come back when the directory is mounted again.
 	under map[string]document
 	// half are the files that are just being written.
-	half    map[string]bool
+	half map[string]bool
+	// dropped are the archives in the drop directories, by realm: one at most.
+	dropped map[string]dropped
 	missing bool
 	inode   uint64
 	edits   int
@@ -42,10 +48,42 @@ type directory struct {
 
 func newDirectory() *directory {
 	return &directory{
-		files: map[string]document{}, aside: map[string]document{}, half: map[string]bool{}, inode: 1,
+		files: map[string]document{}, aside: map[string]document{}, half: map[string]bool{}, dropped: map[string]dropped{}, inode: 1,
 		changed: make(chan struct{}, 1),
 	}
 }
+
+// dropped is an archive of one image, or of nothing.
+type dropped struct {
+	tag     string // bad: it is no archive
+	version int
+	content []byte
+}
+
+const badArchive = "bad"
+
+// open implements ctrd.Config's OpenArchive.
+func (d *directory) open(path string) (ctrd.Archive, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for realm, a := range d.dropped {
+		if archivePath(realm) == path {
+			return opened{bytes.NewReader(a.content), strconv.Itoa(a.version)}, nil
+		}
+	}
+	return nil, fs.ErrNotExist
+}
+
+func archivePath(realm string) string { return "/images.d/" + realm + "/app.tar" }
+
+// opened is an archive that is being read.
+type opened struct {
+	*bytes.Reader
+	version string
+}
+
+func (o opened) Close() error             { return nil }
+func (o opened) Version() (string, error) { return o.version, nil }
 
 // edit changes the directory and signals it.
 func (d *directory) edit(change func()) {
@@ -158,6 +196,12 @@ func (d *directory) scan() (manifests.Scan, view) {
 		fmt.Fprintln(sum, path, content)
 		f := decode(path, content)
 		s.Files = append(s.Files, f)
+		if a, ok := d.dropped[d.files[path].realm]; ok {
+			if s.Dropped == nil {
+				s.Dropped = map[string][]manifests.Archive{}
+			}
+			s.Dropped[d.files[path].realm] = []manifests.Archive{{Path: archivePath(d.files[path].realm), Version: strconv.Itoa(a.version)}}
+		}
 		s.Complete = s.Complete && !f.Opaque
 	}
 	for _, path := range slices.Sorted(maps.Keys(d.aside)) {

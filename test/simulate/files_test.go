@@ -2,6 +2,8 @@ package simulate
 
 import (
 	"strings"
+
+	"kukeon.io/kukeon-reconciler/internal/fakectrd"
 )
 
 // What people do to the manifests.
@@ -159,3 +161,24 @@ func (w *world) deafen(a action) {
 	w.fired("file events lost")
 	w.later(a.duration(0), func() { w.dir.edit(func() { w.dir.deaf = false }) })
 }
+
+// drop puts an archive into a realm's drop directory, in the place of what is there, or takes that away. Nobody is told:
+// the next look finds it.
+func (w *world) drop(a action) {
+	realm, tag := a.arg(0), a.arg(1)
+	content := []byte("no archive")
+	if tag != badArchive {
+		content = fakectrd.Archive(map[string]fakectrd.Image{archivedRef(tag): w.image(tag)})
+	}
+	w.dir.mu.Lock()
+	defer w.dir.mu.Unlock()
+	w.dir.edits++
+	if tag == "none" {
+		delete(w.dir.dropped, realm)
+		return
+	}
+	w.dir.dropped[realm] = dropped{tag, w.dir.edits, content}
+	w.fired("archive dropped")
+}
+
+func archivedRef(tag string) string { return "docker.io/library/web:" + tag }

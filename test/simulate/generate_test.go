@@ -193,12 +193,12 @@ func write(weight int, verb string, words ...string) recipe {
 // for, relabels images.)
 var writes = []string{
 	"CreateContainer", "CreateLease", "CreateNamespace", "CreateTask", "DeleteContainer", "DeleteImage", "DeleteLease",
-	"DeleteNamespace", "DeleteTask", "KillTask", "PrepareSnapshot", "Pull", "RemoveSnapshot", "ResumeTask",
+	"DeleteNamespace", "DeleteTask", "ImportArchive", "KillTask", "PrepareSnapshot", "Pull", "RemoveSnapshot", "ResumeTask",
 	"SetNamespaceLabel", "StartTask", "Unpack", "UpdateContainer",
 }
 
 // rareWrites are those that few histories make more than once.
-var rareWrites = []string{"CreateNamespace", "DeleteImage", "DeleteNamespace", "ResumeTask", "SetNamespaceLabel"}
+var rareWrites = []string{"CreateNamespace", "DeleteImage", "DeleteNamespace", "ImportArchive", "ResumeTask", "SetNamespaceLabel"}
 
 const faultOfCall = "away|late|other"
 
@@ -215,7 +215,7 @@ var recipes = []recipe{
 	act(12, "remove", "REALM"), act(8, "tombstone", "REALM"), act(8, "break", "REALM", "empty|cut"), act(8, "break", "REALM", "unknown|null"),
 	act(8, "writing", "REALM", "FOR"), act(8, "vim", "REALM", "100ms|1s|2500ms"), act(8, "rename", "REALM"), act(8, "aside", "REALM"),
 	act(8, "comment", "REALM"), act(7, "missing", "FOR"), act(7, "replace", "full", "FOR"), act(7, "replace", "empty", "FOR"),
-	act(7, "deaf", "FOR"),
+	act(7, "deaf", "FOR"), act(12, "drop", "REALM", "1|2|3|3|9|bad|none"),
 
 	// Containerd and its processes.
 	write(9, "lose", faultOfCall), write(9, "forget", "away|late"), call(7, "blind", 30, "1|1|5", faultOfCall),

@@ -3,6 +3,7 @@ package simulate
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/containers"
@@ -156,6 +157,9 @@ func (w *world) wrong() string {
 		if bad := w.realmWrong(r, all); bad != "" {
 			return bad
 		}
+		if bad := w.archiveWrong(r); kept && bad != "" {
+			return bad
+		}
 	}
 	for _, x := range accepted.Removals {
 		if !accepted.Realms[x.Realm].Suspended {
@@ -235,6 +239,27 @@ func (w *world) realmWrong(realm string, want map[string]container) string {
 		}
 	}
 	return w.leaks(ns)
+}
+
+// archiveWrong says whether the image of a realm's archive is missing, or another archive is accepted.
+func (w *world) archiveWrong(realm string) string {
+	w.dir.mu.Lock()
+	a, ok := w.dir.dropped[realm]
+	w.dir.mu.Unlock()
+	accepted := w.disk.current().Realms[state.RealmName(realm)].Archives
+	if !ok {
+		if len(accepted) > 0 {
+			return "an archive of " + realm + " is accepted that is gone"
+		}
+		return ""
+	}
+	if len(accepted) != 1 || accepted[0].Version != strconv.Itoa(a.version) {
+		return fmt.Sprintf("archive %d of %s is not accepted: %+v", a.version, realm, accepted)
+	}
+	if _, err := w.d.Image(person, namespaceOf(realm), archivedRef(a.tag)); err != nil {
+		return fmt.Sprintf("the image of the archive of %s: %v", realm, err)
+	}
+	return ""
 }
 
 // containerWrong compares one container with what it should be.

@@ -130,10 +130,24 @@ func (w *world) heal() {
 		}
 	}
 	w.dir.edit(w.dir.mend)
+	w.restoreArchived()
 	w.revive()
 	for _, r := range realms {
 		w.check.asked(r)
 		_ = w.proc.manager.Resume(r, "") // most are not suspended, or not known
+	}
+}
+
+// restoreArchived brings the content back of images that have an archive: nobody notices that it is gone before it is needed,
+// or we begin anew.
+func (w *world) restoreArchived() {
+	w.dir.mu.Lock()
+	all := maps.Clone(w.dir.dropped)
+	w.dir.mu.Unlock()
+	for realm, a := range all {
+		if _, err := w.d.Image(person, namespaceOf(realm), archivedRef(a.tag)); err == nil {
+			w.d.RestoreContent(namespaceOf(realm), w.image(a.tag))
+		}
 	}
 }
 
@@ -159,6 +173,11 @@ func (w *world) giveBack(key string) {
 func (d *directory) mend() {
 	d.missing, d.deaf = false, false
 	clear(d.half)
+	for realm, a := range d.dropped {
+		if a.tag == badArchive {
+			delete(d.dropped, realm)
+		}
+	}
 	if d.under != nil {
 		d.remount(d.inode, d.under)
 	}

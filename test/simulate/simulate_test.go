@@ -284,7 +284,7 @@ var neverTogether = [2]string{"shim hung, missing from lists", "shim hung, unkno
 
 // kindsOfFaults are all that have to be covered.
 var kindsOfFaults = []string{
-	"clock set", "comment", "container deleted by ctr", "container document", "container document removed", "containerd down",
+	"archive dropped", "clock set", "comment", "container deleted by ctr", "container document", "container document removed", "containerd down",
 	"containerd killed after a call", "containerd killed before a call", "containerd restarted", "directory missing",
 	"directory swapped", "directory unmounted", "event doubled", "event dropped", "event late", "event reordered",
 	"event stream broken", "file events lost", "foreign container", "foreign container removed", "host rebooted",

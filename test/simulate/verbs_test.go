@@ -25,6 +25,7 @@ var verbs = map[string]func(*world, action){
 	"missing":   (*world).missing,   // duration
 	"replace":   (*world).replace,   // full|empty duration
 	"deaf":      (*world).deafen,    // duration
+	"drop":      (*world).drop,      // realm tag|bad|none: an archive
 
 	// Containerd and its processes.
 	"lose":         (*world).loseRequest, // skip away|late|other [method]

@@ -304,7 +304,7 @@ func (w *world) start() {
 	log := logr.New(p.log)
 	p.host = ctrd.New(ctrd.Config{
 		Services: w.d, Boot: fmt.Sprintf("boot-%d", w.boot), VolumesDir: w.files + "/volumes", FilesDir: w.files + "/files",
-		Machine: machine{fake: w.d}, Slots: slots, Log: log, Now: w.now,
+		OpenArchive: w.dir.open, Machine: machine{fake: w.d}, Slots: slots, Log: log, Now: w.now,
 	})
 	p.manager = controllers.New(controllers.Config{
 		Host: spy{p.host, p}, Source: source{w.dir, p}, Store: store{w.disk, p}, Template: "kukeon-{realm}",
