@@ -98,11 +98,13 @@ func (h *Host) importUnderLease(ctx context.Context, at target, op plan.Import, 
 	return read, nil
 }
 
+var errChanged = errors.New("the file has changed since it was looked at")
+
 // unchanged refuses a file that is no longer what the import was planned for: the next look at it plans another.
 func unchanged(file Archive, op plan.Import) error {
 	version, err := file.Version()
 	if err == nil && version != op.Version {
-		err = &outcome.Waiting{For: "the next look at the archive: it has changed"}
+		err = errChanged
 	}
 	return err
 }

@@ -166,10 +166,6 @@ func (w *world) deafen(a action) {
 // the next look finds it.
 func (w *world) drop(a action) {
 	realm, tag := a.arg(0), a.arg(1)
-	content := []byte("no archive")
-	if tag != badArchive {
-		content = fakectrd.Archive(map[string]fakectrd.Image{archivedRef(tag): w.image(tag)})
-	}
 	w.dir.mu.Lock()
 	defer w.dir.mu.Unlock()
 	w.dir.edits++
@@ -177,8 +173,15 @@ func (w *world) drop(a action) {
 		delete(w.dir.dropped, realm)
 		return
 	}
-	w.dir.dropped[realm] = dropped{tag, w.dir.edits, content}
+	w.dir.dropped[realm] = w.archive(tag, w.dir.edits)
 	w.fired("archive dropped")
+}
+
+func (w *world) archive(tag string, version int) dropped {
+	if tag == badArchive {
+		return dropped{tag, version, []byte("no archive")}
+	}
+	return dropped{tag, version, fakectrd.Archive(map[string]fakectrd.Image{archivedRef(tag): w.image(tag)})}
 }
 
 func archivedRef(tag string) string { return "docker.io/library/web:" + tag }

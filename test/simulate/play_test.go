@@ -129,7 +129,14 @@ func (w *world) heal() {
 			w.giveBack(key)
 		}
 	}
-	w.dir.edit(w.dir.mend)
+	w.dir.edit(func() {
+		w.dir.mend()
+		for realm, a := range w.dir.dropped {
+			if a.tag == badArchive { // in its place: nobody looks at that of a realm without a manifest again
+				w.dir.dropped[realm] = w.archive("1", a.version)
+			}
+		}
+	})
 	w.restoreArchived()
 	w.revive()
 	for _, r := range realms {
@@ -173,11 +180,6 @@ func (w *world) giveBack(key string) {
 func (d *directory) mend() {
 	d.missing, d.deaf = false, false
 	clear(d.half)
-	for realm, a := range d.dropped {
-		if a.tag == badArchive {
-			delete(d.dropped, realm)
-		}
-	}
 	if d.under != nil {
 		d.remount(d.inode, d.under)
 	}
