@@ -21,10 +21,11 @@ func TestCommandsAskTheDaemon(t *testing.T) {
 		"get lists what is desired and what is there": {
 			"get realms", "get containers", "get containers -r two", "get realms -o name", "get containers -o name",
 			"get realms -o wide", "get containers -o wide", "get realm main", "get containers main/web", "get container db",
+			"get images", "get images -r main -o wide", "get image caddy:2", "get images -r two", "get images caddy:2 -o json",
 		},
 		"get as json has the keys of the contract":  {"get realms main -o json", "get containers web -o json"},
 		"get as yaml is the same document":          {"get containers web -o yaml"},
-		"get of something unknown is 1":             {"get realms none", "get containers main/none", "get containers -r none", "get containers web -r two"},
+		"get of something unknown is 1":             {"get realms none", "get containers main/none", "get containers -r none", "get containers web -r two", "get images -r none", "get images nobody:1"},
 		"get of nonsense is 2":                      {"get", "get pods", "get realms -o xml", "get realms a b"},
 		"describe tells everything":                 {"describe realm main", "describe realm two", "describe container main/job", "describe container two/db"},
 		"describe of something unknown is 1":        {"describe realm none", "describe container main/none", "describe container main", "describe"},

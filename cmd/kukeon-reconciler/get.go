@@ -14,14 +14,15 @@ import (
 
 	"kukeon.io/kukeon-reconciler/internal/api"
 	"kukeon.io/kukeon-reconciler/internal/status"
+	"kukeon.io/kukeon-reconciler/manifests"
 )
 
 var getFormats = []string{"table", "wide", "json", "yaml", "name"}
 
 func (a *app) getCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "get", Short: "list what is desired, what is there, and whether it is in sync", Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error { return usage("get what? realms or containers") }}
-	cmd.AddCommand(a.getRealmsCommand(), a.getContainersCommand())
+		RunE: func(*cobra.Command, []string) error { return usage("get what? realms, containers or images") }}
+	cmd.AddCommand(a.getRealmsCommand(), a.getContainersCommand(), a.getImagesCommand())
 	return cmd
 }
 
@@ -108,6 +109,63 @@ func containerRow(a *app, c status.Container) []string {
 		strconv.FormatUint(uint64(c.Pid), 10), c.Health, string(c.Namespace), string(c.ContainerID), source,
 		shortRevision(c.Revision), c.Reason, c.Message,
 	}
+}
+
+func (a *app) getImagesCommand() *cobra.Command {
+	var format, realm string
+	var watch bool
+	cmd := &cobra.Command{
+		Use: "images [REF]", Aliases: []string{"image"}, Short: "list the images of each realm, and who uses them", Args: cobra.MaximumNArgs(1),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			l := &listing[status.Image]{a: a, kind: "ImageList", format: format, within: realm,
+				name:  func(i status.Image) string { return string(i.Realm) + " " + i.Ref },
+				heads: []string{"REALM", "IMAGE", "DIGEST", "STATE", "USED BY"},
+				wide:  []string{"OURS", "MESSAGE"},
+				row:   imageRow,
+				pick:  func(realms []status.Realm) []status.Image { return pickImages(realms, realm, args) }}
+			if len(args) > 0 {
+				l.sought = "image " + args[0]
+			}
+			return l.run(cmd.Context(), watch)
+		},
+	}
+	outputFlag(cmd, &format, getFormats...)
+	cmd.Flags().StringVarP(&realm, "realm", "r", "", "of this realm only")
+	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "go on with what changes")
+	return cmd
+}
+
+// pickImages finds images by their full names, or by what their manifests may write in its place.
+func pickImages(realms []status.Realm, realm string, args []string) []status.Image {
+	ref := ""
+	if len(args) > 0 {
+		ref = args[0]
+		if full, err := manifests.NormalizeImage(ref); err == nil {
+			ref = full
+		}
+	}
+	var out []status.Image
+	for _, r := range realms {
+		for _, i := range r.Images {
+			if (realm == "" || string(r.Name) == realm) && (ref == "" || i.Ref == ref) {
+				out = append(out, i)
+			}
+		}
+	}
+	return out
+}
+
+func imageRow(_ *app, i status.Image) []string {
+	_, hex, _ := strings.Cut(i.Digest, ":")
+	what := "unpacked"
+	switch {
+	case i.Digest == "":
+		what = "missing"
+	case !i.Unpacked:
+		what = "packed"
+	}
+	return []string{string(i.Realm), i.Ref, hex[:min(12, len(hex))], what, strings.Join(i.UsedBy, ","), yesNo(i.Owned), i.Message}
 }
 
 // listing prints one kind of objects, once or for as long as somebody watches.

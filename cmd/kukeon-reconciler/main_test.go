@@ -133,7 +133,10 @@ func mainRealm() status.Realm {
 		Conditions: []status.Condition{{Type: status.ConditionReady, Status: status.True, Reason: "AllRunning", Message: "1 of 2 containers run, 1 completed",
 			LastTransitionTime: now.Add(-time.Hour), ObservedGeneration: 3}},
 		Paths: []string{"main.yaml"}, Containers: []status.Container{job, container},
-		Images: []status.Image{{Ref: "docker.io/library/caddy:2", Digest: "sha256:aa", Unpacked: true, Owned: true}},
+		Images: []status.Image{
+			{Realm: "main", Ref: "docker.io/library/caddy:2", Digest: "sha256:aa", Unpacked: true, Owned: true, UsedBy: []string{"web", "/srv/images/caddy.tar"}},
+			{Realm: "main", Ref: "docker.io/library/old:1", Digest: "sha256:bb"},
+		},
 	}
 }
 

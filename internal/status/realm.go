@@ -111,11 +111,15 @@ type Condition struct {
 	ObservedGeneration int64     `json:"observedGeneration"`
 }
 
-// Image is one image that the realm needs.
+// Image is one image that the realm needs, or that is in its namespace.
 type Image struct {
-	Ref      string `json:"ref"`
-	Digest   string `json:"digest,omitempty"` // empty while it is not there
-	Unpacked bool   `json:"unpacked"`
+	Realm    state.RealmName `json:"realm"`
+	Ref      string          `json:"ref"`
+	Digest   string          `json:"digest,omitempty"` // empty while it is not there
+	Unpacked bool            `json:"unpacked"`
+	// UsedBy are the containers that are declared or run with it, spec.images when that names it, and the archives that
+	// brought it; empty when nobody needs it.
+	UsedBy []string `json:"usedBy,omitempty"`
 	// Owned means that we made the record, so that it goes with the realm.
 	Owned   bool   `json:"owned"`
 	Message string `json:"message,omitempty"` // what is in the way

@@ -2,6 +2,7 @@ package status
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 
 	"kukeon.io/kukeon-reconciler/internal/plan"
@@ -69,22 +70,40 @@ func (v view) containers(prev Realm) []Container {
 	return out
 }
 
-// images lists what the realm and its containers need.
+// images lists what the realm and its containers need, and what else is in the namespace.
 func (v view) images() []Image {
-	var refs []string
-	for _, i := range v.Accepted.Images {
-		refs = append(refs, i.Ref)
+	users := map[string][]string{}
+	use := func(ref, by string) {
+		if !slices.Contains(users[ref], by) {
+			users[ref] = append(users[ref], by)
+		}
 	}
 	for _, c := range v.Accepted.Containers {
-		refs = append(refs, c.Spec.Image)
+		use(c.Spec.Image, c.Name)
 	}
-	slices.Sort(refs)
+	for _, o := range v.Have.Containers {
+		if o.Recorded && o.Image != "" {
+			use(o.Image, string(o.ID))
+		}
+	}
+	for _, i := range v.Accepted.Images {
+		use(i.Ref, "spec.images")
+	}
+	for _, a := range v.Accepted.Archives {
+		last, _ := plan.Imported(v.Want, v.Have, a.Path)
+		for _, ref := range last.Refs {
+			use(ref, a.Path)
+		}
+	}
+	for _, i := range v.Have.Images {
+		users[i.Ref] = slices.Clip(users[i.Ref]) // also what nobody uses
+	}
 	var out []Image
-	for _, ref := range slices.Compact(refs) {
+	for _, ref := range slices.Sorted(maps.Keys(users)) {
 		have, _ := v.Have.FindImage(ref)
 		out = append(out, Image{
-			Ref: ref, Digest: have.Digest, Unpacked: have.Unpacked, Message: v.progress(imageObject(ref)),
-			Owned: have.Owner != "" && have.Owner == v.Have.Owner,
+			Realm: v.Accepted.Name, Ref: ref, Digest: have.Digest, Unpacked: have.Unpacked, Message: v.progress(imageObject(ref)),
+			Owned: have.Owner != "" && have.Owner == v.Have.Owner, UsedBy: users[ref],
 		})
 	}
 	return out

@@ -36,6 +36,10 @@ var _ = Describe("Images come from archives", func() {
 		before := h.running("main", "web", "db")
 		h.synced("main")
 
+		found, err := h.items("get", "images", one)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(found[0]["usedBy"]).To(ConsistOf("web", filepath.Join(h.manifests, "images", "one.tar")))
+
 		By("deleting an image with ctr, and making its container anew")
 		h.ctr("main", "images", "rm", one)
 		Eventually(func() string { return h.ctr("main", "images", "ls", "-q") }).Should(ContainSubstring(one))
