@@ -59,8 +59,10 @@ var eventCases = []testCase{
 			"/images/create "+ref, "/images/update "+ref, "/images/delete "+ref, "/namespaces/delete "+h.ns)
 	}},
 	{"pause and resume are told", func(h *host) {
-		h.run("c", Forever)
 		w := h.watch()
+		h.run("c", Forever)
+		w.until("/tasks/start c") // which containerd may tell long after the start
+		w.seen = nil
 		h.ok(h.subject.World.Pause(h.ns, "c"))
 		h.ok(h.ResumeTask(h.ctx, h.ns, "c"))
 		w.until("/tasks/resumed c")

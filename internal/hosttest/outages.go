@@ -116,8 +116,10 @@ var outageCases = []testCase{
 		h.ok(h.subject.World.Kill())
 		h.ok(h.subject.World.KillShim(h.ns, "c"))
 		h.start()
-		_, err := h.Task(h.ctx, h.ns, "c")
-		h.is("NotFound", err)
+		h.eventually("it is gone", func() bool { // containerd answers before it has looked for all shims
+			_, err := h.Task(h.ctx, h.ns, "c")
+			return kind(err) == "NotFound"
+		})
 		h.eventually("it is made anew", func() bool {
 			_, err := h.CreateTask(h.ctx, h.ns, ctrd.TaskRequest{ID: "c", Rootfs: r.Rootfs})
 			return err == nil
