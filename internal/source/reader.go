@@ -1,4 +1,5 @@
-// Package source reads a directory of manifest files into one consistent scan and signals when a new one may exist.
+// Package source reads a directory of manifest files, and looks at the archives that go with it, into one consistent scan
+// and signals when a new one may exist.
 package source
 
 import (
