@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -192,6 +193,10 @@ func TestRealArchivesOfAllKindsAreImported(t *testing.T) {
 		imports(cut, both...)
 		for _, ref := range append(both, "docker.io/library/archived-oci:1") {
 			must(t, r.host.Do(t.Context(), r.ns, "main", plan.DeleteImage{Ref: ref}))
+		}
+		// Deletions wait for the garbage collection: nothing is left of what was cut short.
+		if active, err := r.Ctr(t.Context(), string(r.ns), "content", "active"); err != nil || strings.Count(active, "\n") > 1 {
+			t.Errorf("%v; left behind:\n%s", err, active)
 		}
 	})
 }
