@@ -70,7 +70,7 @@ func (d *Daemon) UpdateContainer(ctx context.Context, ns string, c containers.Co
 			return notFound("container", c.ID)
 		}
 		updated := cloneContainer(old)
-		if err := applyFields(&updated, cloneContainer(c), fieldpaths); err != nil {
+		if err := d.applyFields(&updated, cloneContainer(c), fieldpaths); err != nil {
 			return err
 		}
 		// The database only ever adds and replaces extensions.
@@ -104,7 +104,7 @@ func (d *Daemon) DeleteContainer(ctx context.Context, ns, id string) error {
 }
 
 // applyFields copies the named fields, as containerd does.
-func applyFields(dst *containers.Container, src containers.Container, fieldpaths []string) error {
+func (d *Daemon) applyFields(dst *containers.Container, src containers.Container, fieldpaths []string) error {
 	if len(fieldpaths) == 0 {
 		fieldpaths = []string{"labels", "spec", "extensions", "image", "snapshotkey"}
 		if dst.Snapshotter != src.Snapshotter || dst.Runtime.Name != src.Runtime.Name {
@@ -124,7 +124,7 @@ func applyFields(dst *containers.Container, src containers.Container, fieldpaths
 		case "labels":
 			dst.Labels = src.Labels
 		case "spec":
-			if src.Spec != nil { // the database writes no spec that is not there
+			if src.Spec != nil || d.needsSpec { // else the database writes no spec that is not there
 				dst.Spec = src.Spec
 			}
 		case "extensions":

@@ -11,15 +11,18 @@ type quirks struct {
 	needsSpec bool
 	// collectsQuietly: nobody is told which snapshots the garbage collector takes.
 	collectsQuietly bool
-	// leaseLast: that a lease is missing is noticed after that the snapshot is there already.
+	// leaseLast: that a snapshot is there already is noticed before anything about the lease, which does not get hold of it.
 	leaseLast bool
 	// tellsDeletions: the deletion of a task is always told.
 	tellsDeletions bool
+	// ctrKeepsLabels: `ctr images import` over a record that exists leaves its labels.
+	ctrKeepsLabels bool
 }
 
 var (
 	quirks16 = quirks{
 		keepsStopped: true, hungIsUnknown: true, needsSpec: true, collectsQuietly: true, leaseLast: true, tellsDeletions: true,
+		ctrKeepsLabels: true,
 	}
-	quirks17 = quirks{}
+	quirks17 = quirks{ctrKeepsLabels: true}
 )

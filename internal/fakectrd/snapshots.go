@@ -81,10 +81,12 @@ func (d *Daemon) PrepareSnapshot(
 		l, leaseErr := n.leaseOf(ctx)
 		id := snapshotID{snapshotter, key}
 		if _, ok := n.snapshots[id]; ok {
-			if leaseErr != nil && !d.leaseLast {
-				return nil, leaseErr
+			if !d.leaseLast {
+				if leaseErr != nil {
+					return nil, leaseErr
+				}
+				l.hold(id) // a newer containerd leases the one that exists
 			}
-			l.hold(id) // containerd leases the one that exists
 			return nil, exists("snapshot", key)
 		}
 		if parent != "" {

@@ -2,6 +2,7 @@ package fakectrd
 
 import (
 	"fmt"
+	"maps"
 	"syscall"
 	"time"
 
@@ -274,9 +275,12 @@ func (d *Daemon) Import(ns, ref string, i Image, unpacked bool) error {
 	if unpacked {
 		d.unpack(ns, n, nil, n.blobs[i.descriptor().Digest.String()], "overlayfs")
 	}
-	if old, ok := n.images[ref]; ok { // ctr replaces a record as a whole
-		old.Target, old.Labels, old.UpdatedAt = i.descriptor(), map[string]string{}, d.now().UTC()
-		d.publish(ns, "/images/update", &eventtypes.ImageUpdate{Name: ref})
+	if old, ok := n.images[ref]; ok { // ctr mostly replaces a record as a whole
+		if !d.quirks.ctrKeepsLabels {
+			old.Labels = map[string]string{}
+		}
+		old.Target, old.UpdatedAt = i.descriptor(), d.now().UTC()
+		d.publish(ns, "/images/update", &eventtypes.ImageUpdate{Name: ref, Labels: maps.Clone(old.Labels)})
 		d.scheduleGC()
 		return nil
 	}
