@@ -3,6 +3,7 @@ package controllers
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -182,11 +183,23 @@ func (w *worker) ended(runCtx context.Context, p plan.Plan) error {
 	return nil
 }
 
-// imported remembers what this process brought in of the archives that are wanted, and forgets the others.
+// maxImports bounds what is remembered of archives of a realm that nobody wants any more.
+const maxImports = 1000
+
+// imported remembers what this process brought in of the archives that are wanted. What others brought is forgotten with
+// their images only: a drop directory may be away for a moment, such as one that is mounted late.
 func (w *worker) imported(want plan.Want, have state.Observed) error {
 	var next []state.Import
+	listed := map[string]bool{}
 	for _, a := range want.Realm.Archives {
+		listed[a.Path] = true
 		if i, ok := plan.Imported(want, have, a.Path); ok {
+			next = append(next, i)
+		}
+	}
+	for _, i := range want.Imports {
+		there := func(ref string) bool { _, ok := have.FindImage(ref); return ok }
+		if i, _ = plan.Imported(want, have, i.Path); !listed[i.Path] && len(next) < maxImports && slices.ContainsFunc(i.Refs, there) {
 			next = append(next, i)
 		}
 	}

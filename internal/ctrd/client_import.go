@@ -18,8 +18,8 @@ import (
 // ErrNoName is the error of an archive of which no image has a name.
 var ErrNoName = errors.New("no image in it has a name")
 
-// ImportArchive implements Services. Only what is for this host's platform is taken; an image of which nothing is, is an
-// error.
+// ImportArchive implements Services. Only what is for this host's platform is taken; an image of which nothing is, or not
+// all, is an error.
 func (c *Client) ImportArchive(ctx context.Context, ns string, archive io.Reader, labels map[string]string) (out []images.Image, err error) {
 	ctx = namespaces.WithNamespace(ctx, ns)
 	tar, err := compression.DecompressStream(archive)
@@ -38,14 +38,29 @@ func (c *Client) ImportArchive(ctx context.Context, ns string, archive io.Reader
 		return nil, err
 	}
 	for _, i := range imported {
-		if _, err := i.Size(ctx, c.client.ContentStore(), platforms.Default()); err != nil {
-			return nil, fmt.Errorf("image %s is not for this host (%s): %w", i.Name, platforms.DefaultString(), err)
+		if err := c.complete(ctx, i); err != nil {
+			return nil, fmt.Errorf("image %s in it: %w", i.Name, err)
 		}
 	}
 	if len(imported) == 0 {
 		return nil, ErrNoName
 	}
 	return imported, nil
+}
+
+// complete returns an error when an image is not made for this host, or not all of it is there.
+func (c *Client) complete(ctx context.Context, i images.Image) error {
+	if err := c.suits(ctx, i.Target); err != nil {
+		return err
+	}
+	available, _, _, missing, err := images.Check(ctx, c.client.ContentStore(), i.Target, platforms.Default())
+	switch {
+	case err != nil:
+		return err
+	case !available || len(missing) > 0:
+		return fmt.Errorf("%w, such as %s", ErrIncomplete, missing[0].Digest)
+	}
+	return nil
 }
 
 // archivedName completes the name of an image in an OCI archive as docker does: tools that are not Docker write app:1. A

@@ -9,7 +9,6 @@ import (
 	"github.com/containerd/errdefs"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"kukeon.io/kukeon-reconciler/internal/outcome"
 	"kukeon.io/kukeon-reconciler/internal/plan"
 	"kukeon.io/kukeon-reconciler/internal/state"
 )
@@ -81,15 +80,15 @@ func (h *Host) image(ctx context.Context, ns state.Namespace, ref string) (image
 	})
 }
 
-// unpack makes an image usable that somebody imported without unpacking it. The layers that were unpacked when we or
-// containerd ended stay under the lease until the next try.
+// unpack makes an image usable that somebody imported without unpacking it. The layers that were unpacked when
+// that was cut off stay under the lease until the next try.
 func (h *Host) unpack(ctx context.Context, at target, op plan.Unpack) error {
 	leased, release, err := h.leases.acquire(ctx, at.ns, leaseID(at.realm, "unpack", op.Ref), state.PullLease, true)
 	if err != nil {
 		return err
 	}
 	err = h.unpackUnderLease(leased, at.ns, op.Ref)
-	h.ended(at.ns, release(outcome.IsUnavailable(err)))
+	h.ended(at.ns, release(err != nil && !errdefs.IsNotFound(err)))
 	return err
 }
 

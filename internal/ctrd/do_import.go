@@ -17,8 +17,8 @@ import (
 	"kukeon.io/kukeon-reconciler/internal/state"
 )
 
-// importArchive brings in what is in a file. What of it arrived when we or containerd ended stays under the lease, and is
-// not written again by the next try. What is wrong with the file, or the disk, takes that with it.
+// importArchive brings in what is in a file. One that is cut off leaves nothing, and begins anew. The file may change or go
+// while it is read: what is in it is known by digests, and the next look at it plans another import.
 func (h *Host) importArchive(ctx context.Context, at target, op plan.Import) (err error) {
 	done, err := h.imports.take(ctx, "")
 	if err != nil {
@@ -33,7 +33,7 @@ func (h *Host) importArchive(ctx context.Context, at target, op plan.Import) (er
 	if err := unchanged(file, op); err != nil {
 		return err
 	}
-	read := state.Import{Path: op.Path, Version: op.Version, Refs: op.Known.Refs}
+	read := state.Import{Path: op.Path, Version: op.Version, Refs: op.Known.Refs, Seq: op.Known.Seq}
 	if op.Known.Digest != "" {
 		if read.Digest, err = digestOf(ctx, file); err != nil {
 			return fmt.Errorf("reading it: %w", err)
@@ -43,9 +43,6 @@ func (h *Host) importArchive(ctx context.Context, at target, op plan.Import) (er
 		if read, err = h.importAnew(ctx, at, op, file); err != nil {
 			return err
 		}
-	}
-	if err := unchanged(file, op); err != nil {
-		return err
 	}
 	read.At = h.cfg.Now().Round(0).UTC()
 	h.mirror(at.ns).imported(read)
@@ -58,12 +55,12 @@ func (h *Host) importAnew(ctx context.Context, at target, op plan.Import, file A
 	if err != nil {
 		return state.Import{}, err
 	}
-	leased, release, err := h.leases.acquire(ctx, at.ns, leaseID(at.realm, "import", op.Path), state.PullLease, true)
+	leased, release, err := h.leases.acquire(ctx, at.ns, leaseID(at.realm, "import", op.Path), state.PullLease, false)
 	if err != nil {
 		return state.Import{}, err
 	}
 	read, err := h.importUnderLease(leased, at, op, file, owner)
-	h.ended(at.ns, release(outcome.IsUnavailable(err)))
+	h.ended(at.ns, release(false))
 	return read, err
 }
 
@@ -89,7 +86,7 @@ func (h *Host) importUnderLease(ctx context.Context, at target, op plan.Import, 
 	if _, err := io.Copy(io.Discard, bytes); err != nil { // what follows the archive in the file
 		return state.Import{}, fmt.Errorf("reading it: %w", err)
 	}
-	read := state.Import{Path: op.Path, Version: op.Version, Digest: bytes.digest()}
+	read := state.Import{Path: op.Path, Version: op.Version, Digest: bytes.digest(), Seq: op.Seq}
 	for _, i := range images {
 		read.Refs = append(read.Refs, i.Name)
 	}

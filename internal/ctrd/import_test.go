@@ -1,9 +1,11 @@
 package ctrd_test
 
 import (
+	"archive/tar"
 	"bytes"
 	"compress/gzip"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -16,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
 	"kukeon.io/kukeon-reconciler/internal/ctrd"
@@ -191,6 +194,31 @@ func TestRealArchivesOfAllKindsAreImported(t *testing.T) {
 		}
 		must(t, os.WriteFile(cut, plain, 0o600))
 		imports(cut, both...)
+		// What lacks a part, or is made for another machine, is told at once, and not when it is needed.
+		unfit := filepath.Join(dir, "unfit.tar")
+		for kind, save := range map[string]func(){
+			"incomplete": func() {
+				image := testenv.Unique(testenv.SmallImages()["sleeps"], 1003, 1)
+				must(t, testenv.SaveArchive(image, "docker.io/library/archived-unfit:1", unfit))
+				leaveOut(t, image, unfit)
+			},
+			"foreign": func() {
+				config, err := testenv.SmallImages()["sleeps"].ConfigFile()
+				must(t, err)
+				config = config.DeepCopy()
+				config.Architecture = "s390x"
+				image, err := mutate.ConfigFile(testenv.SmallImages()["sleeps"], config)
+				must(t, err)
+				must(t, testenv.SaveArchive(image, "docker.io/library/archived-unfit:1", unfit))
+			},
+		} {
+			save()
+			err := r.host.Do(t.Context(), r.ns, "main", plan.Import{Path: unfit, Version: r.version(unfit)})
+			if errors.Is(err, ctrd.ErrIncomplete) != (kind == "incomplete") || errors.As(err, new(*ctrd.PlatformError)) != (kind == "foreign") {
+				t.Errorf("%s: %v", kind, err)
+			}
+			must(t, r.host.Do(t.Context(), r.ns, "main", plan.DeleteImage{Ref: "docker.io/library/archived-unfit:1"}))
+		}
 		for _, ref := range append(both, "docker.io/library/archived-oci:1") {
 			must(t, r.host.Do(t.Context(), r.ns, "main", plan.DeleteImage{Ref: ref}))
 		}
@@ -209,4 +237,28 @@ func (r *realHost) version(path string) string {
 	v, err := f.Version()
 	must(r, errors.Join(err, f.Close()))
 	return v
+}
+
+// leaveOut takes an image's last layer out of its archive.
+func leaveOut(t *testing.T, image v1.Image, file string) {
+	t.Helper()
+	layers, err := image.Layers()
+	must(t, err)
+	digest, err := layers[len(layers)-1].Digest()
+	must(t, err)
+	whole, err := os.ReadFile(file)
+	must(t, err)
+	var out bytes.Buffer
+	w, r := tar.NewWriter(&out), tar.NewReader(bytes.NewReader(whole))
+	for header, err := r.Next(); !errors.Is(err, io.EOF); header, err = r.Next() {
+		must(t, err)
+		if strings.HasSuffix(header.Name, digest.Hex) {
+			continue
+		}
+		must(t, w.WriteHeader(header))
+		_, err = io.Copy(w, r)
+		must(t, err)
+	}
+	must(t, w.Close())
+	must(t, os.WriteFile(file, out.Bytes(), 0o600))
 }

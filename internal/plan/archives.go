@@ -11,14 +11,33 @@ import (
 // archives plans the imports that are due, one after the other: of two archives that give different images the same name,
 // the later one gives it.
 func (d *differ) archives() {
+	for obj, op := range d.busy.Running {
+		if _, ok := op.(Import); ok {
+			d.importing = obj.Name
+		}
+	}
+	latest := int64(0)
+	for _, a := range d.want.Realm.Archives {
+		last, _ := Imported(d.want, d.have, a.Path)
+		latest = max(latest, last.Seq)
+	}
+	gave := map[string]int64{} // names to the import of an earlier archive that gave them
 	for _, a := range d.want.Realm.Archives {
 		obj := Object{ArchiveObject, a.Path}
 		last, imported := Imported(d.want, d.have, a.Path)
 		whole := imported && !slices.ContainsFunc(last.Refs, d.lacks)
+		robbed := slices.ContainsFunc(last.Refs, func(ref string) bool { return gave[ref] > last.Seq })
+		for _, ref := range last.Refs {
+			gave[ref] = max(gave[ref], last.Seq)
+		}
 		switch {
 		case d.running(obj):
-			d.importing = a.Path
 			d.waitIfRunning(obj)
+		case robbed && a.Problem == "" && d.importing == "":
+			why := Reason{ReasonChanged, "an earlier archive took the name of an image of it", a.Origin}
+			if d.do(Import{Path: a.Path, Version: a.Version, Seq: latest + 1, base: base{why}}) {
+				d.importing = a.Path
+			}
 		case whole && (last.Version == a.Version || a.Problem != ""):
 			// What it brought is there.
 		case d.importing != "":
@@ -31,7 +50,7 @@ func (d *differ) archives() {
 				d.importing = a.Path
 			}
 		default:
-			op := Import{Path: a.Path, Version: a.Version}
+			op := Import{Path: a.Path, Version: a.Version, Seq: latest + 1}
 			switch {
 			case !imported:
 				op.Why = Reason{ReasonMissing, "not imported yet", a.Origin}

@@ -213,10 +213,7 @@ func (d *differ) preparing() bool {
 			return true
 		}
 	}
-	waiting := func(w Wait) bool {
-		_, failed := d.busy.RetryAt[w.Object]
-		return w.Object.Kind == ImageObject || w.Object.Kind == ArchiveObject && failed
-	}
+	waiting := func(w Wait) bool { return w.Object.Kind == ImageObject }
 	return slices.ContainsFunc(d.plan.Operations, leased) || slices.ContainsFunc(d.plan.Waits, waiting)
 }
 

@@ -57,7 +57,7 @@ func Foresee(want Want, have state.Observed, now time.Time) Course {
 	var c Course
 	want.Completions = maps.Clone(want.Completions)
 	after := map[Object]string{}
-	for range passBound {
+	for range passBound + len(want.Realm.Archives) { // one archive at a time
 		p := Diff(want, have, Busy{}, now)
 		if len(p.Operations) == 0 && p.NextWake.IsZero() {
 			c.Waits, c.LeftAlone, c.Settled = p.Waits, p.LeftAlone, true

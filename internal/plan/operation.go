@@ -98,6 +98,7 @@ type Import struct {
 	base
 	// Path is the archive, Version what it has to be still.
 	Path, Version string
+	Seq           int64 // see state.Import
 	// Known is the last import of this path when all its images are still there: a file whose bytes are the same brings
 	// nothing new. Zero: there is none.
 	Known state.Import

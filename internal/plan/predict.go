@@ -24,7 +24,7 @@ func Predict(have state.Observed, op Operation, now time.Time) state.Observed {
 		if have.Imports == nil {
 			have.Imports = map[string]state.Import{}
 		}
-		have.Imports[op.Path] = state.Import{Path: op.Path, Version: op.Version}
+		have.Imports[op.Path] = state.Import{Path: op.Path, Version: op.Version, Seq: op.Seq}
 	case Unpack:
 		i, _ := have.FindImage(op.Ref)
 		i.Ref, i.Unpacked = op.Ref, true

@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -20,6 +19,12 @@ const (
 	dropDirectory = "images.d"
 	// archiveQuiet is how long an archive must stand unchanged before it counts as whole: big files are copied slowly.
 	archiveQuiet = 2 * time.Second
+	// clockDoubt is how far the clock of a file system may be ahead of ours.
+	clockDoubt = time.Minute
+	// maxUnquiet is how long an archive that is being written keeps others waiting, and images that may be in it.
+	maxUnquiet = 5 * time.Minute
+	// answerLimit is how long a look waits for the file system on which an archive is.
+	answerLimit = 2 * time.Second
 	// maxDropped bounds the archives in one drop directory.
 	maxDropped = 1000
 )
@@ -75,7 +80,7 @@ func (r *Reader) drops(dir string, o owners, scan *manifests.Scan) (out []manife
 		p.Severity = manifests.Warning
 		scan.Problems = append(scan.Problems, p)
 	}
-	entries, err := os.ReadDir(dir)
+	entries, err := ask(r, dir+"/", func() ([]fs.DirEntry, error) { return os.ReadDir(dir) })
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
@@ -83,7 +88,7 @@ func (r *Reader) drops(dir string, o owners, scan *manifests.Scan) (out []manife
 		refuse("its archives cannot be listed: " + reason(err))
 		return nil
 	}
-	info, err := os.Stat(dir)
+	info, err := ask(r, dir, func() (fs.FileInfo, error) { return os.Stat(dir) })
 	if err != nil {
 		refuse("its archives cannot be listed: " + reason(err))
 		return nil
@@ -116,27 +121,69 @@ func (r *Reader) archive(path string, o owners, scan *manifests.Scan) manifests.
 		path = abs
 	}
 	a := manifests.Archive{Path: path}
-	info, err := os.Stat(path)
+	info, err := ask(r, path, func() (fs.FileInfo, error) { return os.Stat(path) })
 	if err != nil {
 		a.Problem = "it cannot be read: " + reason(err)
 		return a
 	}
-	s := statOf(info)
+	s, now := statOf(info), r.now()
 	if a.Problem = unfitArchive(s, o); a.Problem != "" {
 		return a
 	}
 	// The daemon may look while a file is being copied; a person who names one knows that it is complete. A time that
-	// lies ahead was written before the clock was set back, and tells nothing.
-	quiet := time.Unix(0, s.ctime).Add(archiveQuiet)
-	if age := scan.At.Sub(time.Unix(0, s.ctime)); !r.everyone && age >= 0 && age < archiveQuiet {
-		a.Problem, a.Settling = beingWritten, true
-		if scan.LookAgain.IsZero() || quiet.Before(scan.LookAgain) {
-			scan.LookAgain = quiet
-		}
+	// lies far ahead was written before the clock was set back, and tells nothing.
+	age := now.Sub(time.Unix(0, s.ctime))
+	if r.everyone || age >= archiveQuiet || age < -clockDoubt {
+		delete(r.unquiet, path)
+		a.Version = s.archiveVersion()
 		return a
 	}
-	a.Version = s.archiveVersion()
+	since, known := r.unquiet[path]
+	if !known || since.After(now) {
+		since = now
+		r.unquiet[path] = now
+	}
+	a.Problem, a.Settling = beingWritten, now.Sub(since) < maxUnquiet
+	if again := now.Add(archiveQuiet); scan.LookAgain.IsZero() || again.Before(scan.LookAgain) {
+		scan.LookAgain = again
+	}
 	return a
+}
+
+// errNoAnswer is the error of a file system that says nothing.
+var errNoAnswer = errors.New("the file system does not answer")
+
+// ask puts a question about a path to the file system, and does not wait long: what hangs, such as a file server that is
+// away, is asked no second time until it has answered.
+func ask[T any](r *Reader, path string, question func() (T, error)) (T, error) {
+	type answer struct {
+		value T
+		err   error
+	}
+	var none T
+	if hung, ok := r.hung[path]; ok {
+		select {
+		case a := <-hung.(chan answer):
+			delete(r.hung, path)
+			return a.value, a.err
+		default:
+			return none, errNoAnswer
+		}
+	}
+	answers := make(chan answer, 1)
+	go func() {
+		v, err := question()
+		answers <- answer{v, err}
+	}()
+	limit := time.NewTimer(answerLimit)
+	defer limit.Stop()
+	select {
+	case a := <-answers:
+		return a.value, a.err
+	case <-limit.C:
+		r.hung[path] = answers
+		return none, errNoAnswer
+	}
 }
 
 // unfitArchive returns why a file cannot serve as an archive, or "".
@@ -191,18 +238,4 @@ func dropsBeside(root string) string {
 		root = abs
 	}
 	return filepath.Join(filepath.Dir(root), dropDirectory)
-}
-
-// mergeArchives adds what another scan found in drop directories.
-func mergeArchives(whole *manifests.Scan, scan manifests.Scan) {
-	for realm, all := range scan.Dropped {
-		if whole.Dropped == nil {
-			whole.Dropped = map[string][]manifests.Archive{}
-		}
-		same := func(a, b manifests.Archive) bool { return a.Path == b.Path }
-		all = slices.SortedFunc(slices.Values(append(slices.Clone(whole.Dropped[realm]), all...)), func(a, b manifests.Archive) int {
-			return strings.Compare(a.Path, b.Path)
-		})
-		whole.Dropped[realm] = slices.CompactFunc(all, same)
-	}
 }

@@ -1,6 +1,7 @@
 package source
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -114,9 +115,67 @@ func TestAnArchiveThatIsBeingCopiedIsWaitedFor(t *testing.T) {
 	if changed.Version == "" || changed.Version == old.Version {
 		t.Errorf("%+v after %+v", changed, old)
 	}
+	// A write that came after the look began, or on a server whose clock is ahead, is one that goes on.
+	if ahead, _ := look(-time.Second); !ahead.Settling || ahead.Version != "" {
+		t.Errorf("%+v", ahead)
+	}
 	// A clock that was set back says nothing about the file.
 	if behind, _ := look(-time.Hour); behind.Version != changed.Version {
 		t.Errorf("%+v", behind)
+	}
+}
+
+func TestAnArchiveThatIsWrittenForEverKeepsNobodyWaiting(t *testing.T) {
+	base := archiveHost(t)
+	path := filepath.Join(base, "images.d/shop/b.tar")
+	now := time.Now()
+	r := NewReader(filepath.Join(base, "realms.d"), WithClock(func() time.Time { return now }))
+	look := func() manifests.Archive {
+		write(t, path, "more and more")
+		now = time.Now().Add(time.Second) // each look finds it a second old
+		return r.Read(t.Context()).Dropped["shop"][1]
+	}
+	if a := look(); !a.Settling {
+		t.Errorf("%+v", a)
+	}
+	r.unquiet[path] = r.unquiet[path].Add(-maxUnquiet)
+	if a := look(); a.Settling || a.Version != "" || a.Problem != beingWritten {
+		t.Errorf("%+v", a)
+	}
+}
+
+func TestAFileSystemThatDoesNotAnswerIsNotWaitedForTwice(t *testing.T) {
+	r := NewReader(t.TempDir())
+	answer := make(chan error)
+	asked := 0
+	question := func() (string, error) { asked++; return "there", <-answer }
+	began := time.Now()
+	for range 3 {
+		if _, err := ask(r, "/mnt/app.tar", question); !errors.Is(err, errNoAnswer) {
+			t.Fatal(err)
+		}
+	}
+	if took := time.Since(began); took > 2*answerLimit {
+		t.Errorf("it took %s", took)
+	}
+	answer <- nil
+	for {
+		v, err := ask(r, "/mnt/app.tar", question)
+		if err == nil {
+			if v != "there" || asked != 1 {
+				t.Errorf("%q, asked %d times", v, asked)
+			}
+			return
+		}
+	}
+}
+
+func TestWhoNamesADirectoryDoesNotNameItsNeighbours(t *testing.T) {
+	base := archiveHost(t)
+	scan, err := ReadPaths([]string{filepath.Join(base, "realms.d")}, strings.NewReader(""))
+	must(t, err)
+	if len(scan.Dropped) > 0 || scan.Files[0].Archives["images/app.tar"].Version == "" {
+		t.Errorf("%+v %+v", scan.Dropped, scan.Files[0].Archives)
 	}
 }
 

@@ -36,6 +36,10 @@ type Reader struct {
 	waiting  map[string]wait
 	// linked are the symlinks to directories that the last scan followed.
 	linked map[string]string
+	// unquiet are the archives that are being written, and since when they are known to be.
+	unquiet map[string]time.Time
+	// hung are the paths about which the file system has not answered yet, and where its answer arrives.
+	hung map[string]any
 }
 
 // wait is what is known of a file that is not settled.
@@ -62,7 +66,7 @@ func WithDecoder(decode func(path string, data []byte) manifests.File) Option {
 func NewReader(root string, opts ...Option) *Reader {
 	r := &Reader{
 		root: root, decode: manifests.Decode, now: time.Now, lease: takeLease,
-		cache: map[string]cached{}, waiting: map[string]wait{},
+		cache: map[string]cached{}, waiting: map[string]wait{}, unquiet: map[string]time.Time{}, hung: map[string]any{},
 	}
 	for _, opt := range opts {
 		opt(r)
@@ -120,7 +124,11 @@ func (r *Reader) look(ctx context.Context) (scan manifests.Scan, steady bool) {
 	}
 	scan.Withheld, scan.Problems = a.withheld, append(scan.Problems, a.problems...)
 	versions, vanished := r.loadAll(ctx, top, a, o, &scan)
-	r.findArchives(&scan, o, r.standsIn, dropsBeside(r.root))
+	dropped := dropsBeside(r.root)
+	if r.everyone { // who names a directory does not name its neighbour, which may be anybody's
+		dropped = ""
+	}
+	r.findArchives(&scan, o, r.standsIn, dropped)
 	t.vanished = t.vanished || vanished
 	changed := t.changed()
 	if t.vanished || at.left(r.root, root) {
@@ -293,7 +301,6 @@ func ReadPaths(paths []string, stdin io.Reader) (manifests.Scan, error) {
 		whole.Problems = append(whole.Problems, scan.Problems...)
 		whole.Unsettled = append(whole.Unsettled, scan.Unsettled...)
 		whole.Directories = append(whole.Directories, scan.Directories...)
-		mergeArchives(&whole, scan)
 		revisions, prints = append(revisions, scan.Revision), append(prints, scan.Fingerprint)
 		complete = complete && scan.Complete
 	}

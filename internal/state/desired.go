@@ -70,8 +70,9 @@ type Import struct {
 	Digest  string `json:"digest"` // of the file's bytes
 	// Refs are the names of its images, sorted.
 	Refs []string `json:"refs"`
-	// At is when that was.
-	At time.Time `json:"at"`
+	// At is when that was. Seq orders the imports of a realm: of a name that two give, the later one's image has it.
+	At  time.Time `json:"at"`
+	Seq int64     `json:"seq,omitempty"`
 }
 
 // Credential is a user and a password for a registry.
