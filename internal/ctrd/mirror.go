@@ -59,8 +59,10 @@ var allDirty = dirt{labels: true, records: true, tasks: true, store: true, lease
 // part is one thing about an id that is read by a call of its own.
 type part struct {
 	dirty bool
-	// slow means that it did not answer in time: it is shown as unknown and read in the background.
+	// slow means that it did not answer in time: it is read in the background. From then on it is shown as unknown, until
+	// there is an answer: news about it makes it worth asking again, and what was known before no truer.
 	slow    bool
+	unknown bool
 	problem string // why it could not be read
 	reading int    // reads under way
 	applied uint64 // number of the read that was applied last
@@ -181,7 +183,7 @@ func (p *part) answered(read uint64) bool {
 	if read < p.applied {
 		return false
 	}
-	p.applied, p.slow, p.problem = read, false, ""
+	p.applied, p.slow, p.unknown, p.problem = read, false, false, ""
 	return true
 }
 
@@ -193,7 +195,7 @@ func (m *mirror) applyRecord(read uint64, id state.ContainerID, c *containers.Co
 	}
 	if c == nil {
 		e.recorded, e.container, e.decoded, e.problem, e.snapMissing = false, containers.Container{}, nil, "", false
-		e.snapshot.dirty, e.snapshot.slow = false, false
+		e.snapshot.dirty, e.snapshot.slow, e.snapshot.unknown = false, false, false
 		return
 	}
 	if !e.recorded || e.container.SnapshotKey != c.SnapshotKey || e.container.Snapshotter != c.Snapshotter {
@@ -329,7 +331,7 @@ func (m *mirror) observed(owner state.Owner, boot string, leased func(id string)
 	}
 	named, certain := maps.Clone(m.creating), true
 	for id, e := range m.entries {
-		if !e.record.slow && !e.recorded && !e.alive && !e.task.slow {
+		if !e.record.unknown && !e.recorded && !e.alive && !e.task.unknown {
 			continue // nothing of it is left, but an operation has not ended yet
 		}
 		o.Containers = append(o.Containers, e.observed(id))
@@ -374,11 +376,11 @@ func (e *entry) observed(id state.ContainerID) state.ObservedContainer {
 			Status: state.TaskStatus(e.seen.Status), Pid: e.seen.Pid, Since: e.seen.since,
 		},
 	}
-	if e.record.slow {
+	if e.record.unknown {
 		c.Unreadable = cmp.Or(e.record.problem, "no answer yet")
 	}
 	switch {
-	case e.task.slow:
+	case e.task.unknown:
 		c.Task = state.Task{Status: state.TaskUnknown, Pid: e.seen.Pid, Since: e.slowSince}
 	case c.Task.Status == state.TaskStopped:
 		c.Task.ExitCode, c.Task.ExitedAt, c.Task.Ran = int(e.seen.ExitCode), e.seen.ExitedAt, e.ran()

@@ -86,7 +86,7 @@ func (m *mirror) giveUp(now time.Time) {
 }
 
 func (e *entry) setSlow(p *part, problem string, now time.Time) {
-	p.slow, p.problem = true, problem
+	p.slow, p.unknown, p.problem = true, true, problem
 	if p == &e.task && e.slowSince.IsZero() {
 		e.slowSince = now
 	}
@@ -147,7 +147,7 @@ func (h *Host) begin(m *mirror, id state.ContainerID, e *entry, p *part, read re
 
 		m.mu.Lock()
 		p.reading--
-		was := p.slow
+		was := p.unknown
 		switch {
 		case err == nil:
 			apply()
