@@ -41,7 +41,7 @@ func TestOneShotOfATombstoneForARealmThatIsNowhereEndsAtOnce(t *testing.T) {
 type slowLook struct{ controllers.Host }
 
 func (s slowLook) Observe(ctx context.Context, ns state.Namespace) (state.Observed, error) {
-	time.Sleep(time.Second)
+	time.Sleep(time.Second) // fake time: how long the look takes is what is tested
 	return s.Host.Observe(ctx, ns)
 }
 
@@ -54,7 +54,7 @@ func TestOneShotWaitsForAPlanThatHasNothingLeftToDo(t *testing.T) {
 			if c.Method == "StartTask" && c.ID == "db" {
 				time.Sleep(500 * time.Millisecond) // its end begins the look during which the other one ends
 			} else if c.Method == "StartTask" {
-				time.Sleep(1200 * time.Millisecond)
+				time.Sleep(1200 * time.Millisecond) // fake time, as above
 			}
 			return fakectrd.Fault{}
 		})

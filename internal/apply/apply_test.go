@@ -69,12 +69,12 @@ func TestAnObjectHasOneOperationAtATimeAndNobodyWaitsForAnother(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(func(_ context.Context, _ state.Namespace, _ state.RealmName, op plan.Operation) error {
 			if op.Object().Name == "slow" {
-				time.Sleep(30 * time.Second)
+				time.Sleep(30 * time.Second) // fake time: how long it takes
 			}
 			return nil
 		})
 		b.apply(t, plan.Stop{ID: "slow", Grace: 30 * time.Second}, plan.Create{ID: "web"})
-		time.Sleep(time.Second)
+		time.Sleep(time.Second) // fake time: well before slow ends
 		synctest.Wait()
 		if !slices.Contains(b.did(), "end create web") {
 			t.Errorf("web waited for slow: %v", b.did())
